@@ -1,0 +1,347 @@
+"""The container of observed trajectories."""
+
+import functools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sympgp.trajectories import checks, readers, tables
+from sympgp.trajectories.arrays import ArrayLike
+from sympgp.trajectories.columns import Roles
+
+if TYPE_CHECKING:
+    import pandas
+
+
+class Trajectories:
+    """Noisy observations of one or several trajectories of a system, in user units.
+
+    Trajectory ``i`` holds ``T_i`` states ``x = (q_1..q_n, p_1..p_n)`` at its own strictly
+    increasing times; lengths and times may differ from trajectory to trajectory, and NaN marks an
+    entry that was not observed. Everything is checked here, once, and copied; the container is
+    not meant to be changed afterwards.
+
+    Args:
+        times: (T,) shared by all trajectories, (N, T), or a list of (T_i,).
+        states: (N, T, 2n), (T, 2n) for a single trajectory, or a list of (T_i, 2n).
+        inputs: External inputs at the same times, finite: (N, T, K), (T, K) for a single
+            trajectory, or a list of (T_i, K).
+        names: Names of the 2n columns; by default q, p or q1, .., qn, p1, .., pn.
+        units: Units of the columns by name, and of time under ``"time"``.
+        labels: Names of the trajectories; by default their numbers from 0.
+        input_names: Names of the K inputs; by default u or u1, .., uK.
+        dtype: Floating-point type of everything.
+
+    Attributes:
+        times: Tuple of (T_i,).
+        states: Tuple of (T_i, 2n).
+        inputs: Tuple of (T_i, K), or None.
+        names: Tuple of 2n strings.
+        input_names: Tuple of K strings.
+        units: Dictionary from name to unit.
+        labels: Tuple of N strings.
+
+    Raises:
+        ValueError: If shapes do not fit together, times do not increase strictly, values are
+            infinite or not real numbers, a trajectory has fewer than two points or no observed
+            value, or names repeat. The message says which trajectory and where.
+
+    Example:
+        >>> data = Trajectories([0.0, 0.5, 1.0], [[1.0, 0.0], [0.9, float("nan")], [0.5, -0.8]])
+        >>> data
+        Trajectories(1 trajectory, 3 points, 5 observations, names=('q', 'p'))
+        >>> data.between(0.5, 2.0).times
+        (tensor([0.5000, 1.0000], dtype=torch.float64),)
+    """
+
+    times: tuple[Tensor, ...]
+    states: tuple[Tensor, ...]
+    inputs: tuple[Tensor, ...] | None
+    names: tuple[str, ...]
+    input_names: tuple[str, ...]
+    units: dict[str, str]
+    labels: tuple[str, ...]
+
+    def __init__(
+        self,
+        times: ArrayLike,
+        states: ArrayLike,
+        inputs: ArrayLike | None = None,
+        names: Sequence[str] | None = None,
+        units: Mapping[str, str] | None = None,
+        labels: Sequence[str] | None = None,
+        *,
+        input_names: Sequence[str] | None = None,
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
+        x = checks.split_states(states, dtype)
+        t = checks.split_times(times, len(x), dtype)
+        u = None if inputs is None else checks.split_states(inputs, dtype, "inputs")
+        self.labels = checks.check_labels(labels, len(x))
+        checks.check_shapes(t, x, self.labels)
+        # One device, that of the first states; copies, so that later changes stay outside.
+        device = x[0].device
+        self.times = tuple(part.detach().to(device, copy=True) for part in t)
+        self.states = tuple(part.detach().to(device, copy=True) for part in x)
+        checks.check_values(self.times, self.states, self.labels)
+        self.names = checks.check_names(names, self.state_dim, "names")
+        self.inputs = None
+        if u is not None:
+            checks.check_inputs(u, t, self.labels)
+            self.inputs = tuple(part.detach().to(device, copy=True) for part in u)
+        self.input_names = checks.check_names(
+            input_names, 0 if u is None else u[0].shape[1], "input_names"
+        )
+        checks.check_distinct(self.names + self.input_names, "names and input_names")
+        self.units = checks.check_units(units, self.names + self.input_names)
+
+    @classmethod
+    def from_csv(
+        cls,
+        path: str | PathLike[str],
+        q: str | Sequence[str] = "q",
+        p: str | Sequence[str] | None = "p",
+        time: str = "time",
+        trajectory: str | None = None,
+        u: str | Sequence[str] | None = None,
+        units: Mapping[str, str] | None = None,
+    ) -> "Trajectories":
+        r"""Read a CSV file in long format: one row per point, the first line naming the columns.
+
+        Rows of several trajectories may be interleaved; within a trajectory, time increases
+        strictly from row to row. An empty cell, ``NaN`` or ``NA`` is a missing observation. Blank
+        lines and lines that begin with ``#`` are passed over.
+
+        Args:
+            path: A comma-separated text file in UTF-8.
+            q: Columns of the coordinates.
+            p: Columns of the momenta, in the same order; None if only positions were measured,
+                which leaves every momentum missing.
+            time: Column of the times.
+            trajectory: Column that says to which trajectory a row belongs. By default the column
+                ``trajectory`` where there is one; without it all rows are one trajectory.
+            u: Columns of external inputs.
+            units: Units of the columns by name, and of time under ``"time"``.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is empty or not text, a column is not there or named twice, a
+                cell is not a number, or the trajectories are not valid. The message gives the
+                file, the line and the column.
+
+        Example:
+            >>> import tempfile, pathlib
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     path = pathlib.Path(folder, "data.csv")
+            ...     _ = path.write_text("time,angle,velocity\n0,1.0,0\n0.1,0.99,-0.2\n")
+            ...     Trajectories.from_csv(path, q="angle", p="velocity", units={"angle": "rad"})
+            Trajectories(1 trajectory, 2 points, 4 observations, names=('angle', 'velocity'))
+        """
+        roles = Roles.of(q, p, time, trajectory, u)
+        return cls._from_table(readers.read_csv(path, roles), roles, units)
+
+    @classmethod
+    def from_pandas(
+        cls,
+        frame: "pandas.DataFrame",
+        q: str | Sequence[str] = "q",
+        p: str | Sequence[str] | None = "p",
+        time: str = "time",
+        trajectory: str | None = None,
+        u: str | Sequence[str] | None = None,
+        units: Mapping[str, str] | None = None,
+    ) -> "Trajectories":
+        """Take trajectories from a long data frame; arguments and rules as in ``from_csv``.
+
+        Raises:
+            ValueError: As ``from_csv``, with the row of the frame in the message.
+        """
+        roles = Roles.of(q, p, time, trajectory, u)
+        return cls._from_table(readers.read_frame(frame, roles), roles, units)
+
+    @classmethod
+    def _from_table(
+        cls, table: tables.Table, roles: Roles, units: Mapping[str, str] | None
+    ) -> "Trajectories":
+        # The column of the times may go by another name in the table than in the container.
+        units = {"time" if name == roles.time else name: u for name, u in (units or {}).items()}
+        return cls(
+            table.times,
+            table.states,
+            table.inputs,
+            names=table.names,
+            units=units,
+            labels=table.labels,
+            input_names=table.input_names,
+        )
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Return a long data frame with columns trajectory, time, the names, the input names."""
+        parts = [self.times, self.states] + ([] if self.inputs is None else [self.inputs])
+        values = torch.cat([torch.cat(part).reshape(self.num_points, -1) for part in parts], 1)
+        columns = ["time", *self.names, *self.input_names]
+        lengths = [len(t) for t in self.times]
+        return tables.to_frame(values.cpu().numpy(), columns, np.repeat(self.labels, lengths))
+
+    @property
+    def state_dim(self) -> int:
+        """Dimension 2n of a state."""
+        return self.states[0].shape[1]
+
+    @property
+    def num_dof(self) -> int:
+        """Number of degrees of freedom n."""
+        return self.state_dim // 2
+
+    @property
+    def num_points(self) -> int:
+        """Number of points in time, over all trajectories."""
+        return sum(len(t) for t in self.times)
+
+    @property
+    def num_observations(self) -> int:
+        """Number of observed entries, over all trajectories and columns."""
+        return sum(int(x.isfinite().sum()) for x in self.states)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of times, states and inputs."""
+        return self.states[0].dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of times, states and inputs."""
+        return self.states[0].device
+
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> "Trajectories":
+        """Return a copy on another device or of another floating-point type.
+
+        Raises:
+            ValueError: If times that differ coincide in the new type.
+        """
+
+        def move(parts: Sequence[Tensor]) -> list[Tensor]:
+            return [part.to(device or self.device, dtype or self.dtype) for part in parts]
+
+        inputs = None if self.inputs is None else move(self.inputs)
+        return self._replace(move(self.times), move(self.states), inputs, self.labels)
+
+    def _replace(
+        self,
+        times: Sequence[Tensor],
+        states: Sequence[Tensor],
+        inputs: Sequence[Tensor] | None,
+        labels: Sequence[str],
+    ) -> "Trajectories":
+        """Return other trajectories with the same names and units."""
+        return Trajectories(
+            list(times),
+            list(states),
+            None if inputs is None else list(inputs),
+            names=self.names,
+            units=self.units,
+            labels=labels,
+            input_names=self.input_names,
+            dtype=states[0].dtype,
+        )
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    def __iter__(self) -> Iterator["Trajectories"]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: int | slice | ArrayLike) -> "Trajectories":
+        """Return the trajectories at an index, a slice, or a sequence of indices."""
+        chosen = checks.check_index(index, len(self))
+        return self._select(chosen, [slice(None)] * len(chosen))
+
+    def between(
+        self,
+        start: float | int = -math.inf,
+        stop: float | int = math.inf,
+        *,
+        drop_single: bool = False,
+    ) -> "Trajectories":
+        """Return what lies in ``start <= t < stop``; trajectories with nothing left are dropped.
+
+        Args:
+            start: The first time that is kept.
+            stop: The first time after ``start`` that is not kept any more.
+            drop_single: Also drop trajectories of which a single point is left.
+
+        Raises:
+            ValueError: If nothing at all is left, or a single point of some trajectory and
+                ``drop_single`` is not set.
+        """
+        rows = [(t >= start) & (t < stop) for t in self.times]
+        chosen = []
+        for i, (x, keep) in enumerate(zip(self.states, rows, strict=True)):
+            if not x[keep].isfinite().any() or (drop_single and keep.sum() == 1):
+                continue
+            if keep.sum() == 1:
+                raise ValueError(
+                    f"between: expected two or more points of {checks.describe(i, self.labels)} "
+                    f"in [{start}, {stop}), or none, got one (drop_single=True leaves it out)"
+                )
+            chosen.append(i)
+        if not chosen:
+            raise ValueError(
+                f"between: nothing is observed in [{start}, {stop}); the times run "
+                f"from {min(t[0].item() for t in self.times)} "
+                f"to {max(t[-1].item() for t in self.times)}"
+            )
+        return self._select(chosen, [rows[i] for i in chosen])
+
+    def _select(self, chosen: Sequence[int], rows: Sequence[slice | Tensor]) -> "Trajectories":
+        """Return some rows of some trajectories."""
+
+        def pick(parts: Sequence[Tensor]) -> list[Tensor]:
+            return [parts[i][keep] for i, keep in zip(chosen, rows, strict=True)]
+
+        inputs = None if self.inputs is None else pick(self.inputs)
+        labels = checks.make_distinct([self.labels[i] for i in chosen])
+        return self._replace(pick(self.times), pick(self.states), inputs, labels)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Trajectories"]) -> "Trajectories":
+        """Join several containers of the same columns, in order.
+
+        A label that occurs again gets a number: two trajectories ``a`` become ``a`` and ``a-2``.
+        The result is on the first one's device and of the widest type among them.
+
+        Raises:
+            ValueError: If there is nothing to join, or columns or units differ.
+        """
+        if not parts:
+            raise ValueError("concatenate: expected at least one container, got none")
+        first = parts[0]
+        for kind in ("names", "input_names"):
+            checks.check_same(kind, [getattr(part, kind) for part in parts])
+        return cls(
+            [t for part in parts for t in part.times],
+            [x for part in parts for x in part.states],
+            None if first.inputs is None else [u for part in parts for u in part.inputs or ()],
+            names=first.names,
+            units=checks.merge_units([part.units for part in parts]),
+            labels=checks.make_distinct([label for part in parts for label in part.labels]),
+            input_names=first.input_names,
+            dtype=functools.reduce(torch.promote_types, [part.dtype for part in parts]),
+        )
+
+    def __add__(self, other: "Trajectories") -> "Trajectories":
+        return self.concatenate([self, other])
+
+    def __repr__(self) -> str:
+        count = "1 trajectory" if len(self) == 1 else f"{len(self)} trajectories"
+        return (
+            f"Trajectories({count}, {self.num_points} points, "
+            f"{self.num_observations} observations, names={self.names})"
+        )
