@@ -1,0 +1,92 @@
+"""What an energy offers: a prior over Hamiltonians, and functions of the state given weights."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+Hyperparameters = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class LogNormal:
+    """Log-normal hyperprior: ``log v ~ N(log(median), log_stddev^2)``, element by element."""
+
+    median: Float[Tensor, "*shape"]
+    log_stddev: float
+
+
+class Basis(ABC):
+    """Hamiltonians ``H(z) = phi(z) . w`` that are linear in their weights, in scaled units.
+
+    States ``z`` are (..., D), weights ``w`` (P,) or, one row a draw, (S, P) with states (S, B, D).
+    """
+
+    num_weights: int
+    prior_variance: Float[Tensor, " weights"]
+
+    @abstractmethod
+    def features(self, z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch weights"]:
+        """``phi(z)``."""
+
+    @abstractmethod
+    def feature_gradient(
+        self, z: Float[Tensor, "*batch dim"]
+    ) -> Float[Tensor, "*batch dim weights"]:
+        """``d phi(z) / dz``: column m is the gradient of feature m."""
+
+    @abstractmethod
+    def gradient_map(self, w: Float[Tensor, "*draws weights"]) -> GradientMap:
+        """The gradient of H for fixed weights, folded for fast repeated evaluation."""
+
+    @abstractmethod
+    def hessian(
+        self, z: Float[Tensor, "batch dim"], w: Float[Tensor, " weights"]
+    ) -> Float[Tensor, "batch dim dim"]:
+        """Second derivatives of H for one weight vector."""
+
+    def value(
+        self, z: Float[Tensor, "*batch dim"], w: Float[Tensor, "*draws weights"]
+    ) -> Float[Tensor, "*batch"]:
+        """``H(z)``, up to a constant; a batch of draws takes states with the same leading size."""
+        return (self.features(z) @ w.unsqueeze(-1)).squeeze(-1)
+
+
+class GradientMap(ABC):
+    """``z -> K grad H(z)`` for fixed weights and a fixed matrix ``K`` (the identity at first)."""
+
+    @abstractmethod
+    def __call__(self, z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        """Evaluate at the states."""
+
+    @abstractmethod
+    def transformed(self, matrix: Float[Tensor, "*draws dim dim"]) -> GradientMap:
+        """The map ``z -> matrix K grad H(z)``."""
+
+    @abstractmethod
+    def first(self) -> GradientMap:
+        """The first of several draws alone, still with a draw axis."""
+
+
+class Energy(ABC):
+    """A family of Hamiltonians with a prior over weights and hyperparameters.
+
+    All quantities are in scaled units. ``hyperparameters`` are positive tensors by name.
+    """
+
+    num_dof: int
+
+    @abstractmethod
+    def hyperpriors(self, spread: Float[Tensor, " dim"]) -> dict[str, LogNormal]:
+        """Hyperpriors for data whose channels have standard deviations ``spread``."""
+
+    @abstractmethod
+    def basis(self, hyperparameters: Hyperparameters) -> Basis:
+        """The functions of the state for these hyperparameters (differentiable in them)."""
+
+    @abstractmethod
+    def redraw(self, seed: int) -> Energy:
+        """The same prior with other fixed random draws, where there are any."""

@@ -1,0 +1,225 @@
+"""A Gaussian process prior on H through random Fourier features (Tanaka et al. 2022, eq. 10)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sympgp.energies.base import Basis, Energy, GradientMap, Hyperparameters, LogNormal
+
+FrequencyDraw = Callable[[int, int, int], Tensor]
+
+
+def independent_frequencies(num_features: int, dim: int, seed: int) -> Tensor:
+    """Independent standard normal spectral points (M, D) of the squared-exponential kernel."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(num_features, dim, generator=generator, dtype=torch.float64)
+
+
+def quasi_random_frequencies(num_features: int, dim: int, seed: int) -> Tensor:
+    """Scrambled Sobol points through the normal quantile function, (M, D).
+
+    Their kernel error falls faster than the Monte Carlo rate of independent points.
+    """
+    sobol = torch.quasirandom.SobolEngine(dim, scramble=True, seed=seed)
+    uniform = sobol.draw(num_features, dtype=torch.float64)
+    tiny = 0.5 / 2**30
+    return math.sqrt(2.0) * torch.erfinv(2.0 * uniform.clamp(tiny, 1.0 - tiny) - 1.0)
+
+
+class FourierEnergy(Energy):
+    """``H(z) = sum_m a_m cos(omega_m . z) + b_m sin(omega_m . z)`` beside a quadratic polynomial.
+
+    The weights are ``N(0, signal_scale^2 / M)``, so H is a Gaussian process with kernel
+    ``signal_scale^2 exp(-|(z - z') / lengthscale|^2 / 2)`` as M grows; ``omega_m`` are fixed base
+    draws divided by the lengthscales. Linear and quadratic features (kinetic energies are
+    quadratic) have weights ``N(0, quadratic_scale^2)``.
+
+    Args:
+        num_dof: degrees of freedom n.
+        num_features: spectral points M; the weights number 2 M.
+        quadratic: add the linear and quadratic features.
+        frequencies: how the base draws are made, ``(M, D, seed) -> (M, D)``.
+        seed: seed of the base draws.
+
+    Raises:
+        ValueError: a count below one.
+
+    Example:
+        >>> energy = FourierEnergy(num_dof=1, num_features=8)
+        >>> spread = torch.ones(2, dtype=torch.float64)
+        >>> priors = energy.hyperpriors(spread)
+        >>> basis = energy.basis({name: prior.median for name, prior in priors.items()})
+        >>> basis.features(torch.zeros(3, 2, dtype=torch.float64)).shape
+        torch.Size([3, 21])
+    """
+
+    def __init__(
+        self,
+        num_dof: int,
+        num_features: int = 100,
+        *,
+        quadratic: bool = True,
+        frequencies: FrequencyDraw = quasi_random_frequencies,
+        seed: int = 0,
+    ) -> None:
+        for name, count in (("num_dof", num_dof), ("num_features", num_features)):
+            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+                raise ValueError(f"{name}: expected a whole number of at least 1, got {count!r}")
+        self.num_dof = num_dof
+        self.num_features = num_features
+        self.quadratic = quadratic
+        self.frequencies = frequencies
+        self.seed = seed
+        self.base_frequencies = frequencies(num_features, 2 * num_dof, seed)
+
+    def hyperpriors(self, spread: Float[Tensor, " dim"]) -> dict[str, LogNormal]:
+        """Lengthscales near two standard deviations of each channel; scales near one."""
+        one = torch.ones((), dtype=spread.dtype, device=spread.device)
+        priors = {
+            "lengthscale": LogNormal(2.0 * spread, 0.5),
+            "signal_scale": LogNormal(2.0 * one, 1.0),
+        }
+        if self.quadratic:
+            priors["quadratic_scale"] = LogNormal(0.5 * one, 1.0)
+        return priors
+
+    def basis(self, hyperparameters: Hyperparameters) -> FourierBasis:
+        """Spectral points and prior variances for these hyperparameters."""
+        lengthscale = hyperparameters["lengthscale"]
+        frequencies = self.base_frequencies.to(lengthscale) / lengthscale
+        weight = (hyperparameters["signal_scale"] ** 2 / self.num_features).reshape(1)
+        variances = [weight.expand(2 * self.num_features)]
+        if self.quadratic:
+            dim = 2 * self.num_dof
+            quadratic = (hyperparameters["quadratic_scale"] ** 2).reshape(1)
+            variances.append(quadratic.expand(dim + dim * (dim + 1) // 2))
+        return FourierBasis(frequencies, torch.cat(variances))
+
+    def redraw(self, seed: int) -> FourierEnergy:
+        """The same prior with base frequencies drawn from another seed."""
+        return FourierEnergy(
+            self.num_dof,
+            self.num_features,
+            quadratic=self.quadratic,
+            frequencies=self.frequencies,
+            seed=seed,
+        )
+
+
+class FourierBasis(Basis):
+    """Features ``[cos(Omega z), sin(Omega z), z_i, z_i z_j (half on the diagonal)]``.
+
+    The polynomial part is there when ``prior_variance`` has room for it.
+    """
+
+    def __init__(
+        self, frequencies: Float[Tensor, "features dim"], prior_variance: Float[Tensor, " weights"]
+    ) -> None:
+        self.frequencies = frequencies
+        self.prior_variance = prior_variance
+        self.num_weights = prior_variance.shape[0]
+        self.quadratic = self.num_weights > 2 * frequencies.shape[0]
+        dim = frequencies.shape[1]
+        self._rows, self._columns = torch.triu_indices(dim, dim, device=frequencies.device)
+
+    def features(self, z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch weights"]:
+        """``phi(z)``."""
+        phase = z @ self.frequencies.mT
+        parts = [phase.cos(), phase.sin()]
+        if self.quadratic:
+            half = 1.0 - 0.5 * (self._rows == self._columns).to(z.dtype)
+            parts += [z, half * z[..., self._rows] * z[..., self._columns]]
+        return torch.cat(parts, -1)
+
+    def feature_gradient(
+        self, z: Float[Tensor, "*batch dim"]
+    ) -> Float[Tensor, "*batch dim weights"]:
+        """``d phi(z) / dz``: ``[-sin(Omega z) Omega, cos(Omega z) Omega, 1, ...]``."""
+        phase = (z @ self.frequencies.mT).unsqueeze(-2)
+        columns = self.frequencies.mT
+        parts = [-phase.sin() * columns, phase.cos() * columns]
+        if self.quadratic:
+            dim = z.shape[-1]
+            identity = torch.eye(dim, dtype=z.dtype, device=z.device)
+            parts.append(identity.expand(*z.shape, dim))
+            parts.append(self._quadratic_gradient(z, identity))
+        return torch.cat(parts, -1)
+
+    def _quadratic_gradient(self, z: Tensor, identity: Tensor) -> Tensor:
+        first, second = identity[:, self._rows], identity[:, self._columns]
+        half = 1.0 - 0.5 * (self._rows == self._columns).to(z.dtype)
+        zi, zj = z[..., None, self._rows], z[..., None, self._columns]
+        return half * (first * zj + second * zi)
+
+    def _polynomial(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        """Linear coefficients (..., D) and the symmetric matrix (..., D, D) of the polynomial."""
+        dim = self.frequencies.shape[1]
+        rest = w[..., 2 * self.frequencies.shape[0] :]
+        if not self.quadratic:
+            return rest.new_zeros(*w.shape[:-1], dim), rest.new_zeros(*w.shape[:-1], dim, dim)
+        matrix = rest.new_zeros(*w.shape[:-1], dim, dim)
+        matrix[..., self._rows, self._columns] = rest[..., dim:]
+        matrix[..., self._columns, self._rows] = rest[..., dim:]
+        return rest[..., :dim], matrix
+
+    def gradient_map(self, w: Float[Tensor, "*draws weights"]) -> FourierGradient:
+        """One sine a feature: ``a cos + b sin = r cos(omega . z - phase)``."""
+        num = self.frequencies.shape[0]
+        a, b = w[..., :num], w[..., num : 2 * num]
+        output = -torch.hypot(a, b).unsqueeze(-1) * self.frequencies
+        linear, matrix = self._polynomial(w)
+        return FourierGradient(self.frequencies.mT, torch.atan2(b, a), output, linear, matrix)
+
+    def hessian(
+        self, z: Float[Tensor, "batch dim"], w: Float[Tensor, " weights"]
+    ) -> Float[Tensor, "batch dim dim"]:
+        """``-sum_m (a_m cos + b_m sin) omega_m omega_m' + quadratic part``."""
+        num, dim = self.frequencies.shape
+        phase = z @ self.frequencies.mT
+        curvature = -(w[:num] * phase.cos() + w[num : 2 * num] * phase.sin())
+        outer = (self.frequencies[:, :, None] * self.frequencies[:, None, :]).reshape(num, -1)
+        return (curvature @ outer).reshape(-1, dim, dim) + self._polynomial(w)[1]
+
+
+class FourierGradient(GradientMap):
+    """``sin(z Omega' - phase) @ output + z @ matrix + offset``, draws on a leading axis."""
+
+    def __init__(
+        self, columns: Tensor, phase: Tensor, output: Tensor, offset: Tensor, matrix: Tensor
+    ) -> None:
+        self.columns, self.output, self.matrix = columns, output, matrix
+        self.phase, self.offset = phase.unsqueeze(-2), offset.unsqueeze(-2)
+
+    def __call__(self, z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        """Evaluate at (B, D) states, or (S, B, D) for S draws."""
+        wave = (z @ self.columns).sub_(self.phase).sin_()
+        if z.dim() == 2:
+            return torch.addmm(torch.addmm(self.offset, z, self.matrix), wave, self.output)
+        affine = torch.baddbmm(self.offset, z, self.matrix)
+        return torch.baddbmm(affine, wave, self.output)
+
+    def transformed(self, matrix: Float[Tensor, "*draws dim dim"]) -> FourierGradient:
+        """Fold ``matrix`` into the output side."""
+        right = matrix.mT
+        return FourierGradient(
+            self.columns,
+            self.phase.squeeze(-2),
+            self.output @ right,
+            (self.offset @ right).squeeze(-2),
+            self.matrix @ right,
+        )
+
+    def first(self) -> FourierGradient:
+        """The first of several draws alone, still with a draw axis."""
+        return FourierGradient(
+            self.columns,
+            self.phase[:1].squeeze(-2),
+            self.output[:1],
+            self.offset[:1].squeeze(-2),
+            self.matrix[:1],
+        )
