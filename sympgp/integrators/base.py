@@ -1,0 +1,170 @@
+"""The interface of integrators and what fixed-step ones share."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+VectorField = Callable[[Any, Tensor], Tensor]
+"""``(t, x) -> dx/dt``: ``t`` a number or a tensor that broadcasts with ``x[..., :1]``."""
+
+Step = float | Tensor
+"""A time or a step: a number, or a tensor that broadcasts with ``x[..., :1]``."""
+
+Times = Float[Tensor, " time"] | Sequence[int | float]
+"""Requested times: a tensor or a sequence of numbers."""
+
+
+class DivergenceWarning(UserWarning):
+    """Some states could not be carried to the end; they are NaN from then on."""
+
+
+class Integrator(ABC):
+    """A numerical method for ``dx/dt = f(t, x)``; instances hold its settings and nothing else.
+
+    Nothing is raised for a batch member that cannot be continued: its state becomes NaN and the
+    other members go on. Fields must return rates of the shape of the states they are given.
+
+    Attributes:
+        order: the global error falls as ``step ** order``.
+        symplectic: whether a step is a symplectic map when the field is ``J grad H``.
+        needs_separable: whether the energy has to be ``T(p) + V(q)``.
+        adaptive: whether the method chooses its own steps.
+    """
+
+    order: ClassVar[int]
+    symplectic: ClassVar[bool]
+    needs_separable: ClassVar[bool]
+    adaptive: ClassVar[bool]
+
+    @abstractmethod
+    def with_step(self, step: float) -> Integrator:
+        """Copy with another longest step; an adaptive method ignores it and returns itself."""
+
+    @abstractmethod
+    def advance(
+        self, field: VectorField, t: Step, x: Float[Tensor, "*batch dim"], h: Step
+    ) -> Float[Tensor, "*batch dim"]:
+        """States at ``t + h`` from states at ``t``; ``h`` may be negative."""
+
+    @abstractmethod
+    def solve(
+        self,
+        field: VectorField,
+        x0: Float[Tensor, "*batch dim"],
+        times: Times,
+    ) -> Float[Tensor, "*batch time dim"]:
+        """States at all ``times``, the first of which is where ``x0`` is.
+
+        Args:
+            field: ``(t, x) -> dx/dt``.
+            x0: (..., D).
+            times: (T,), increasing, or decreasing to go back in time; regular or not. Their
+                values are read on the host, so no gradient flows to them.
+
+        Raises:
+            ValueError: times that are not finite or not strictly monotone; a field whose rates
+                have another shape than the states; a fixed-step method without a step.
+        """
+
+
+@dataclass(frozen=True)
+class FixedStepIntegrator(Integrator):
+    """A method that splits each interval between requested times into equal steps.
+
+    Attributes:
+        step: no step is longer than this (up to the rounding of the times).
+    """
+
+    step: float | None = None
+
+    adaptive: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.step is not None and not (math.isfinite(self.step) and self.step > 0):
+            raise ValueError(f"step: expected a positive finite number, got {self.step!r}")
+
+    def with_step(self, step: float) -> FixedStepIntegrator:
+        """Copy with another longest step."""
+        return dataclasses.replace(self, step=step)
+
+    def solve(
+        self,
+        field: VectorField,
+        x0: Float[Tensor, "*batch dim"],
+        times: Times,
+    ) -> Float[Tensor, "*batch time dim"]:
+        """States at all ``times``; see :meth:`Integrator.solve`."""
+        if self.step is None:
+            name = type(self).__name__
+            raise ValueError(
+                f"step: {name} needs a step length to solve, got None; "
+                f"use {name}(step=...) or with_step(...)"
+            )
+        grid, rounding = host_times(times)
+        x, states = x0, [x0]
+        for start, stop in zip(grid[:-1], grid[1:], strict=True):
+            num_steps = max(1, math.ceil((abs(stop - start) - rounding) / self.step))
+            h = (stop - start) / num_steps
+            for i in range(num_steps):
+                x = self.advance(field, start + i * h, x, h)
+            states.append(x)
+        return torch.stack(states, -2)
+
+
+def host_times(times: Times) -> tuple[list[float], float]:
+    """Times as numbers, checked, and how far rounding may have moved their differences."""
+    eps = torch.finfo(times.dtype if isinstance(times, Tensor) else torch.float64).eps
+    grid = [float(t) for t in (times.tolist() if isinstance(times, Tensor) else times)]
+    if not grid:
+        raise ValueError("times: expected at least one time, got none")
+    if not all(map(math.isfinite, grid)):
+        raise ValueError("times: expected finite values, got NaN or infinity")
+    sign = 1.0 if grid[-1] >= grid[0] else -1.0
+    for i, (start, stop) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
+        if not sign * (stop - start) > 0:
+            raise ValueError(
+                "times: expected strictly increasing (or decreasing) values, "
+                f"got {start} followed by {stop} at positions {i}, {i + 1}"
+            )
+    return grid, 4 * eps * max(map(abs, grid))
+
+
+def check_rates(x: Tensor, rates: Tensor) -> Tensor:
+    """Return the rates if they have the shape of the states."""
+    if rates.shape != x.shape:
+        raise ValueError(
+            f"field: expected rates of the states' shape {tuple(x.shape)}, got "
+            f"{tuple(rates.shape)}; expand x0 to the field's batch of draws"
+        )
+    return rates
+
+
+def combine(x: Tensor, h: Step, coefficients: tuple[float, ...], rates: list[Tensor]) -> Tensor:
+    """``x + h sum_j coefficients[j] rates[j]``, one operation a term.
+
+    Adding in place is safe under autograd: addition needs none of its operands again.
+    """
+    check_rates(x, rates[-1])
+    total = None
+    for coefficient, rate in zip(coefficients, rates, strict=True):
+        if coefficient == 0.0:
+            continue
+        if isinstance(h, Tensor):
+            if total is None:
+                total = torch.addcmul(x, rate, h, value=coefficient)
+            else:
+                total.addcmul_(rate, h, value=coefficient)
+        elif total is None:
+            total = torch.add(x, rate, alpha=coefficient * h)
+        else:
+            total.add_(rate, alpha=coefficient * h)
+    return x if total is None else total

@@ -1,0 +1,450 @@
+"""Rollouts: batches, divergence, moments and bands, energies, files."""
+
+import math
+import warnings
+from statistics import NormalDist
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from sympgp.integrators import RK4, DivergenceWarning, Dopri5, ImplicitMidpoint
+from sympgp.rollouts import Rollouts, solve_rollouts, statistics
+
+INTEGRATORS = [RK4(0.05), ImplicitMidpoint(0.05), Dopri5(1e-9, 1e-11)]
+
+
+def randn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def make_rollouts(num_draws=50, num_trajectories=2, num_times=4, dim=2, **settings) -> Rollouts:
+    samples = randn(num_draws, num_trajectories, num_times, dim)
+    times = torch.arange(num_times, dtype=torch.float64)
+    diverged = torch.zeros(num_draws, num_trajectories, dtype=torch.bool)
+    return Rollouts(samples, times, diverged, **settings)
+
+
+def with_diverged(rollouts: Rollouts, lost: dict[tuple[int, int], int], **settings) -> Rollouts:
+    """The same rollouts with some (draw, trajectory) diverged from some time index on."""
+    samples, diverged = rollouts.samples.clone(), rollouts.diverged.clone()
+    for (s, n), start in lost.items():
+        samples[s, n, start:] = math.nan
+        diverged[s, n] = True
+    with pytest.warns(DivergenceWarning):
+        return Rollouts(samples, rollouts.times, diverged, **settings)
+
+
+def oscillators(frequencies: Tensor):
+    """Draw s is an oscillator of its own frequency, H = w (q^2 + p^2) / 2."""
+    omega = frequencies.view(-1, 1, 1)
+
+    def field(t, x):
+        q, p = x.unbind(-1)
+        return omega * torch.stack([p, -q], -1)
+
+    return field
+
+
+@pytest.mark.parametrize("integrator", INTEGRATORS)
+def test_every_draw_from_every_start_follows_its_own_field(integrator):
+    frequencies = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
+    x0 = randn(4, 2).expand(3, 4, 2)
+    times = torch.tensor([0.0, 0.3, 1.0, 1.1], dtype=torch.float64)
+    samples, diverged = solve_rollouts(oscillators(frequencies), x0, times, integrator)
+    angle = frequencies[:, None] * times
+    q, p = x0[..., None, :].unbind(-1)
+    cos, sin = angle.cos()[:, None], angle.sin()[:, None]
+    exact = torch.stack([q * cos + p * sin, p * cos - q * sin], -1)
+    assert samples.shape == (3, 4, 4, 2) and not diverged.any()
+    tolerance = 5e-3 if isinstance(integrator, ImplicitMidpoint) else 1e-5
+    assert (samples - exact).abs().max() < tolerance
+
+
+def growth(rates: Tensor):
+    rate = rates.view(-1, 1, 1)
+    return lambda t, x: rate * x
+
+
+@pytest.mark.parametrize("integrator", INTEGRATORS)
+def test_a_rollout_that_leaves_the_box_is_nan_from_then_on(integrator):
+    rates = torch.tensor([0.1, 3.0, -1.0], dtype=torch.float64)
+    x0 = torch.tensor([[[1.0, 0.0], [2.0, 0.0]]], dtype=torch.float64).expand(3, 2, 2)
+    times = torch.linspace(0, 2, 5, dtype=torch.float64)
+    free, _ = solve_rollouts(growth(rates), x0, times, integrator)
+    samples, diverged = solve_rollouts(growth(rates), x0, times, integrator, limit=10.0)
+    assert diverged.tolist() == [[False, False], [True, True], [False, False]]
+    # exp(3 t) passes 10 at t = 0.77 and 2 exp(3 t) at t = 0.54: between the times 0.5 and 1
+    assert samples[1].isnan().all(-1).tolist() == [[False, False, True, True, True]] * 2
+    torch.testing.assert_close(samples[::2], free[::2], rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(samples[1, :, :2], free[1, :, :2], rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("integrator", INTEGRATORS)
+def test_the_box_has_a_centre_and_a_width_for_each_coordinate(integrator):
+    x0 = torch.tensor([[[5.0, 0.0]], [[5.0, 0.0]]], dtype=torch.float64)
+    speed = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]], dtype=torch.float64)
+    limit = torch.tensor([0.5, 2.0], dtype=torch.float64)
+    center = torch.tensor([5.0, 0.0], dtype=torch.float64)
+    _, diverged = solve_rollouts(
+        lambda t, x: speed.expand_as(x), x0, [0.0, 1.0], integrator, limit, center
+    )
+    assert diverged.tolist() == [[True], [False]]
+
+
+def test_a_rollout_that_comes_back_stays_diverged():
+    """Once outside, the state is not to be trusted even if it returns."""
+    field = oscillators(torch.ones(1, dtype=torch.float64))
+    x0 = torch.tensor([[[0.0, 2.0]]], dtype=torch.float64)
+    times = torch.tensor([0.0, 1.5, 3.1], dtype=torch.float64)
+    samples, diverged = solve_rollouts(field, x0 * 1.0, times, RK4(0.01), limit=1.0)
+    assert diverged.all() and samples.isnan().all()  # p = 2 is outside at the start
+    samples, _ = solve_rollouts(
+        field, x0, times, RK4(0.01), limit=torch.tensor([1.0, 3.0], dtype=torch.float64)
+    )
+    assert samples.isnan().all(-1).flatten().tolist() == [False, True, True]
+
+
+def test_one_rollout_that_blows_up_does_not_stop_the_others():
+    """dx/dt = r x^2 reaches infinity at t = 1 / (r x0); a step length is shared by the batch."""
+    rates = torch.tensor([0.1, 5.0], dtype=torch.float64).view(2, 1, 1)
+    x0 = torch.ones(2, 1, 2, dtype=torch.float64)
+    times = torch.linspace(0, 1, 6, dtype=torch.float64)
+    for integrator in (RK4(0.02), ImplicitMidpoint(0.02), Dopri5(1e-8, 1e-10)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            samples, diverged = solve_rollouts(
+                lambda t, x: rates * x**2, x0, times, integrator, limit=1e3
+            )
+        assert diverged.tolist() == [[False], [True]]
+        exact = 1 / (1 - 0.1 * times)
+        tolerance = 1e-4 if isinstance(integrator, ImplicitMidpoint) else 1e-6
+        assert (samples[0, 0] - exact[:, None]).abs().max() < tolerance
+        assert samples[1, 0, 2:].isnan().all()
+
+
+def test_a_limit_that_is_not_positive_is_refused():
+    x0 = torch.ones(1, 1, 2, dtype=torch.float64)
+    with pytest.raises(ValueError, match="limit: expected a positive half width"):
+        solve_rollouts(lambda t, x: x, x0, [0.0, 1.0], RK4(0.1), limit=-1.0)
+
+
+@pytest.mark.parametrize("integrator", [RK4(0.1), ImplicitMidpoint(0.1, max_iterations=3)])
+def test_nothing_is_left_on_the_cpu(integrator):
+    with FakeTensorMode():
+        options = {"dtype": torch.float64, "device": "cuda"}
+        x0, center = torch.empty(5, 3, 2, **options), torch.empty(2, **options)
+        field = oscillators(torch.empty(5, **options))
+        for limit in (None, 10.0, torch.empty(2, **options)):
+            samples, diverged = solve_rollouts(field, x0, [0.0, 0.5], integrator, limit, center)
+            assert samples.device.type == "cuda" and samples.shape == (5, 3, 2, 2)
+            assert diverged.device.type == "cuda" and diverged.shape == (5, 3)
+
+
+def test_moments_are_those_of_the_draws():
+    rollouts = make_rollouts()
+    torch.testing.assert_close(rollouts.mean, rollouts.samples.mean(0))
+    torch.testing.assert_close(rollouts.std, rollouts.samples.std(0))
+    assert (rollouts.num_draws, rollouts.num_trajectories) == (50, 2)
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9, 0.99])
+def test_the_latent_band_is_the_quantiles_of_the_draws(level):
+    rollouts = make_rollouts()
+    lower, upper = rollouts.band(level)
+    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+    expected = torch.quantile(rollouts.samples, tails, dim=0)
+    torch.testing.assert_close(torch.stack([lower, upper]), expected)
+
+
+def test_bands_of_gaussian_draws_are_gaussian():
+    """Against the normal quantile, within five standard errors of an order statistic."""
+    num_draws, level = 40_000, 0.9
+    samples = 2 + 3 * randn(num_draws, 1, 1, 2)
+    rollouts = Rollouts(samples, torch.zeros(1), torch.zeros(num_draws, 1, dtype=torch.bool))
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    error = 3 * math.sqrt(0.05 * 0.95 / num_draws) / NormalDist().pdf(z)
+    for end, expected in zip(rollouts.band(level), (2 - 3 * z, 2 + 3 * z), strict=True):
+        assert (end - expected).abs().max() < 5 * error
+
+
+@given(level=st.floats(0.01, 0.99), sigma=st.floats(0.1, 3.0))
+def test_predictive_bands_of_certain_states_are_the_noise(level, sigma):
+    """Where all draws agree, the predictive band is x +- z sigma."""
+    samples = torch.tensor([1.0, -2.0], dtype=torch.float64).expand(7, 1, 3, 2)
+    noise_std = sigma * torch.tensor([1.0, 0.5], dtype=torch.float64).expand(7, 2)
+    diverged = torch.zeros(7, 1, dtype=torch.bool)
+    rollouts = Rollouts(samples, torch.arange(3.0), diverged, noise_std=noise_std)
+    lower, upper = rollouts.band(level, kind="predictive")
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    torch.testing.assert_close(upper, samples[0] + z * noise_std[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(lower, samples[0] - z * noise_std[0], rtol=0, atol=1e-6)
+
+
+def test_the_predictive_band_widens_by_the_noise():
+    """N(0, 1) draws with N(0, s^2) noise: a band of N(0, 1 + s^2), the latent one of N(0, 1)."""
+    num_draws, level = 4000, 0.9
+    grid = (torch.arange(num_draws, dtype=torch.float64) + 0.5) / num_draws
+    draws = math.sqrt(2) * torch.erfinv(2 * grid - 1)  # normal quantiles: no sampling error
+    samples = draws.view(-1, 1, 1, 1).expand(num_draws, 1, 1, 2)
+    noise_std = torch.tensor([0.5, 2.0], dtype=torch.float64).expand(num_draws, 2)
+    diverged = torch.zeros(num_draws, 1, dtype=torch.bool)
+    rollouts = Rollouts(samples, torch.zeros(1), diverged, noise_std=noise_std)
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    latent, predictive = rollouts.band(level)[1], rollouts.band(level, "predictive")[1]
+    assert (latent - z).abs().max() < 2e-3
+    expected = z * torch.tensor([1.25, 5.0], dtype=torch.float64).sqrt()
+    assert (predictive[0, 0] - expected).abs().max() < 2e-3
+
+
+def test_predictive_quantiles_solve_the_mixture():
+    """The share of the mixture below each end is the tail's; the noise differs by draw."""
+    rollouts = make_rollouts(num_draws=20, noise_std=randn(20, 2, seed=1).abs() + 0.1)
+    sigma = rollouts.noise_std[:, None, None, :]
+    for end, share in zip(rollouts.band(0.8, "predictive"), (0.1, 0.9), strict=True):
+        below = torch.special.ndtr((end - rollouts.samples) / sigma).mean(0)
+        torch.testing.assert_close(below, torch.full_like(below, share), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["latent", "predictive"])
+def test_bands_do_not_depend_on_the_chunks(kind, monkeypatch):
+    rollouts = make_rollouts(noise_std=torch.ones(50, 2, dtype=torch.float64))
+    whole = rollouts.band(kind=kind)
+    monkeypatch.setattr(statistics, "CHUNK_ELEMENTS", 300)
+    for end, again in zip(whole, rollouts.band(kind=kind), strict=True):
+        assert torch.equal(end, again)
+
+
+@pytest.mark.parametrize("kind", ["latent", "predictive"])
+def test_diverged_draws_are_left_out(kind):
+    noise_std = 0.3 + randn(50, 2, seed=3).abs()
+    rollouts = make_rollouts(noise_std=noise_std)
+    lost = {(0, 0): 1, (7, 0): 3, (7, 1): 0}
+    partial = with_diverged(rollouts, lost, noise_std=noise_std)
+    for n, left in [
+        (0, [s for s in range(50) if s not in (0, 7)]),
+        (1, [*range(7), *range(8, 50)]),
+    ]:
+        kept = Rollouts(
+            rollouts.samples[left, n : n + 1],
+            rollouts.times,
+            rollouts.diverged[left, n : n + 1],
+            noise_std=noise_std[left],
+        )
+        torch.testing.assert_close(partial.mean[n], kept.mean[0])
+        torch.testing.assert_close(partial.std[n], kept.std[0])
+        for end, expected in zip(partial.band(kind=kind), kept.band(kind=kind), strict=True):
+            torch.testing.assert_close(end[n], expected[0])
+
+
+def test_where_all_draws_diverged_there_is_no_mean():
+    rollouts = make_rollouts(num_draws=3, noise_std=torch.ones(3, 2, dtype=torch.float64))
+    lost = {(s, 1): 2 for s in range(3)}
+    partial = with_diverged(rollouts, lost, noise_std=rollouts.noise_std)
+    for value in (partial.mean, partial.std, *partial.band(), *partial.band(kind="predictive")):
+        assert value[1].isnan().all() and value[0].isfinite().all()
+
+
+def test_divergence_is_reported_once_with_its_place_and_time():
+    rollouts = make_rollouts(num_draws=10, num_trajectories=3, num_times=6)
+    samples, diverged = rollouts.samples.clone(), rollouts.diverged.clone()
+    for s, n, start in [(2, 0, 4), (5, 0, 3), (9, 2, 1)]:
+        samples[s, n, start:] = math.nan
+        diverged[s, n] = True
+    with pytest.warns(DivergenceWarning) as record:
+        Rollouts(samples, 0.5 * rollouts.times, diverged)
+    assert len(record) == 1
+    message = str(record[0].message)
+    assert message.startswith("3 of 30 rollouts diverged")
+    assert "2 of trajectory 0 (the first at t = 1.5)" in message
+    assert "1 of trajectory 2 (the first at t = 0.5)" in message
+    assert "trajectory 1" not in message
+
+
+def test_a_single_draw_has_a_mean_and_no_spread():
+    rollouts = make_rollouts(num_draws=1)
+    assert torch.equal(rollouts.mean, rollouts.samples[0])
+    assert rollouts.std.isnan().all()
+    assert torch.equal(rollouts.band()[0], rollouts.samples[0])
+
+
+def own_energy(x: Tensor) -> Tensor:
+    scale = 1 + torch.arange(x.shape[0], dtype=x.dtype).view(-1, 1, 1)
+    return scale * x.square().sum(-1) / 2
+
+
+def test_energies_are_each_draws_own():
+    rollouts = make_rollouts(num_draws=3, energies=own_energy)
+    energy = rollouts.energy()
+    assert energy.shape == (3, 2, 4)
+    torch.testing.assert_close(energy[2], 3 * rollouts.samples[2].square().sum(-1) / 2)
+    given = make_rollouts(num_draws=3, energies=energy)
+    assert torch.equal(given.energy(), energy)
+
+
+def test_energy_is_conserved_by_a_symplectic_rollout_of_every_draw():
+    frequencies = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
+    x0 = randn(4, 2).expand(3, 4, 2)
+    times = torch.linspace(0, 20, 41, dtype=torch.float64)
+    samples, diverged = solve_rollouts(oscillators(frequencies), x0, times, ImplicitMidpoint(0.1))
+
+    def energies(x):
+        return frequencies.view(-1, 1, 1) * x.square().sum(-1) / 2
+
+    energy = Rollouts(samples, times, diverged, energies).energy()
+    torch.testing.assert_close(energy, energy[..., :1].expand_as(energy), rtol=1e-11, atol=0)
+
+
+def test_the_energy_of_a_diverged_rollout_ends():
+    partial = with_diverged(make_rollouts(), {(4, 1): 2}, energies=lambda x: torch.ones(50, 2, 4))
+    assert partial.energy()[4, 1].isnan().tolist() == [False, False, True, True]
+    assert partial.energy().isnan().sum() == 2
+
+
+def test_no_energy_is_an_error_of_type():
+    with pytest.raises(TypeError, match="no energies"):
+        make_rollouts().energy()
+
+
+def test_energies_of_another_shape_are_refused():
+    rollouts = make_rollouts(energies=lambda x: x)
+    with pytest.raises(ValueError, match=r"energies: expected values of shape \(50, 2, 4\)"):
+        rollouts.energy()
+
+
+def test_names_by_default_and_units():
+    assert make_rollouts().names == ("q", "p")
+    assert make_rollouts(dim=4).names == ("q1", "q2", "p1", "p2")
+    rollouts = make_rollouts(names=["angle", "speed"], units={"angle": "rad", "force": "N"})
+    assert rollouts.names == ("angle", "speed")
+    assert rollouts.units == {"angle": "rad"}
+
+
+def full_rollouts(dtype=torch.float64) -> Rollouts:
+    rollouts = make_rollouts(num_draws=5, num_times=3)
+    return Rollouts(
+        rollouts.samples.to(dtype),
+        rollouts.times.to(dtype),
+        rollouts.diverged,
+        energies=own_energy,
+        noise_std=torch.full((5, 2), 0.1, dtype=dtype),
+        names=("angle", "p"),
+        units={"angle": "rad", "time": "days", "energy": "J"},
+        seed=17,
+    )
+
+
+def test_the_dataset_has_named_dimensions_and_units():
+    dataset = full_rollouts().to_xarray()
+    assert dataset["state"].dims == ("draw", "trajectory", "time", "coordinate")
+    assert dataset["energy"].dims == ("draw", "trajectory", "time")
+    assert dataset["noise_std"].dims == ("draw", "coordinate")
+    assert dataset["diverged"].dims == ("draw", "trajectory")
+    assert list(dataset["coordinate"].values) == ["angle", "p"]
+    assert dataset["time"].attrs["units"] == "days"
+    assert dataset["energy"].attrs["units"] == "J"
+    assert dataset["coordinate"].attrs["units"] == ["rad", ""]
+    plain = make_rollouts().to_xarray()
+    assert set(plain.data_vars) == {"state", "diverged"}
+    assert not plain["time"].attrs
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_file_gives_the_same_rollouts_back(tmp_path, dtype):
+    rollouts = full_rollouts(dtype)
+    rollouts.solver_error = 0.25
+    path = tmp_path / "rollouts.nc"
+    rollouts.to_netcdf(path)
+    again = Rollouts.from_netcdf(path)
+    assert again.samples.dtype == dtype and again.solver_error == 0.25
+    for name in ("samples", "times", "diverged", "noise_std", "mean", "std"):
+        assert torch.equal(getattr(again, name), getattr(rollouts, name)), name
+    assert torch.equal(again.energy(), rollouts.energy())
+    for kind in ("latent", "predictive"):
+        assert torch.equal(again.band(kind=kind)[0], rollouts.band(kind=kind)[0])
+    assert (again.names, again.units, again.seed) == (rollouts.names, rollouts.units, 17)
+
+
+@pytest.mark.parametrize("unit", ["days", "years", "days since 1900-01-01"])
+def test_times_in_a_file_stay_numbers(tmp_path, unit):
+    rollouts = make_rollouts(units={"time": unit})
+    rollouts.to_netcdf(tmp_path / "rollouts.nc")
+    again = Rollouts.from_netcdf(tmp_path / "rollouts.nc")
+    assert torch.equal(again.times, rollouts.times) and again.units == {"time": unit}
+
+
+def test_a_file_keeps_what_diverged(tmp_path):
+    partial = with_diverged(make_rollouts(), {(4, 1): 2})
+    partial.to_netcdf(tmp_path / "rollouts.nc")
+    with pytest.warns(DivergenceWarning, match="trajectory 1"):
+        again = Rollouts.from_netcdf(str(tmp_path / "rollouts.nc"))
+    assert torch.equal(again.diverged, partial.diverged)
+    assert torch.equal(again.samples.isnan(), partial.samples.isnan())
+
+
+def test_xarray_opens_the_file_without_a_warning(tmp_path):
+    import xarray
+
+    full_rollouts().to_netcdf(tmp_path / "rollouts.nc")
+    with xarray.open_dataset(tmp_path / "rollouts.nc", decode_timedelta=False) as dataset:
+        assert dataset["state"].shape == (5, 2, 3, 2)
+
+
+def test_another_file_is_refused(tmp_path):
+    import xarray
+
+    text = tmp_path / "notes.nc"
+    text.write_text("not a data set")
+    with pytest.raises(ValueError, match=r"expected a NetCDF file of rollouts.*notes\.nc"):
+        Rollouts.from_netcdf(text)
+    other = tmp_path / "other.nc"
+    xarray.Dataset({"rain": ("day", [1.0, 2.0])}).to_netcdf(other, engine="h5netcdf")
+    with pytest.raises(ValueError, match=r"other\.nc.*variable 'state'.*\['rain'\]"):
+        Rollouts.from_netcdf(other)
+    turned = full_rollouts().to_xarray().transpose("time", ...)
+    with pytest.raises(ValueError, match="dimensions"):
+        Rollouts.from_xarray(turned)
+    with pytest.raises(FileNotFoundError):
+        Rollouts.from_netcdf(tmp_path / "missing.nc")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"samples": torch.zeros(2, 1, 3, 3)}, "samples: expected .draws, trajectories"),
+        ({"times": torch.zeros(4)}, r"times: expected shape \(3,\), got \(4,\)"),
+        ({"diverged": torch.zeros(2, 2, dtype=torch.bool)}, r"diverged: expected shape \(2, 1\)"),
+        ({"energies": torch.zeros(2, 1, 2)}, r"energies: expected shape \(2, 1, 3\)"),
+        ({"noise_std": torch.zeros(1, 2)}, r"noise_std: expected shape \(2, 2\)"),
+        ({"noise_std": -torch.ones(2, 2)}, "noise_std: expected standard deviations"),
+        ({"samples": torch.full((2, 1, 3, 2), math.nan)}, "draw 0 of trajectory 0"),
+        ({"names": ("q",)}, "names: expected 2"),
+        ({"names": ("q", "q")}, "names: expected distinct"),
+    ],
+)
+def test_what_does_not_fit_is_refused(change, message):
+    settings = {
+        "samples": torch.zeros(2, 1, 3, 2),
+        "times": torch.arange(3.0),
+        "diverged": torch.zeros(2, 1, dtype=torch.bool),
+    } | change
+    # Shapes are checked by the class itself, for users without the run-time checks of the tests.
+    unchecked = Rollouts.__init__
+    while hasattr(unchecked, "__wrapped__"):
+        unchecked = unchecked.__wrapped__
+    with pytest.raises(ValueError, match=message):
+        unchecked(object.__new__(Rollouts), **settings)
+
+
+def test_band_arguments_are_checked():
+    rollouts = make_rollouts()
+    for level in (0.0, 1.0, 90.0):
+        with pytest.raises(ValueError, match="level: expected a probability"):
+            rollouts.band(level)
+    with pytest.raises(ValueError, match="'latent' or 'predictive', got 'noisy'"):
+        rollouts.band(kind="noisy")
+    with pytest.raises(ValueError, match="needs noise_std"):
+        rollouts.band(kind="predictive")
