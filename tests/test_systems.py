@@ -1,0 +1,228 @@
+"""Systems with known truth: their equations, their solutions, and what the simulator promises."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from sympgp.phase_space import symplectic_matrix
+from sympgp.systems import Duffing, HarmonicOscillator, Pendulum, System, hare_lynx
+
+SYSTEMS = [
+    HarmonicOscillator(),
+    HarmonicOscillator(mass=2.0, stiffness=3.0, friction=0.3),
+    Pendulum(),
+    Pendulum(friction=0.05),
+    Duffing(),
+    Duffing(friction=0.05),
+]
+every_system = pytest.mark.parametrize(
+    "system", SYSTEMS, ids=lambda s: f"{type(s).__name__}-{s.friction}"
+)
+
+
+def grid(stop: float, count: int) -> Tensor:
+    return torch.linspace(0.0, stop, count, dtype=torch.float64)
+
+
+@every_system
+def test_the_field_is_the_dissipative_hamiltonian_one(system: System):
+    """f = (J - R) grad H with R = diag(0, friction), the gradient by automatic differentiation."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(4, 5, 2, generator=generator, dtype=torch.float64).requires_grad_()
+    (gradient,) = torch.autograd.grad(system.hamiltonian(x).sum(), x)
+    structure = symplectic_matrix(1) - torch.diag(torch.tensor([0.0, system.friction]))
+    torch.testing.assert_close(system.vector_field(x), gradient @ structure.T)
+
+
+@every_system
+def test_exact_solutions_balance_energy(system: System):
+    """H falls by the integral of friction |dH/dp|^2: Simpson's rule on a fine grid."""
+    times = grid(10.0, 2001)
+    x = system.exact(system.sample_initial(3, seed=2), times)
+    energy = system.hamiltonian(x)
+    loss = system.friction * system.vector_field(x)[..., 0] ** 2  # dq/dt = dH/dp
+    weights = torch.full((2001,), 2.0, dtype=torch.float64)
+    weights[1::2], weights[0], weights[-1] = 4.0, 1.0, 1.0
+    lost = (weights * loss).sum(-1) * (times[1] - times[0]) / 3
+    torch.testing.assert_close(energy[:, 0] - energy[:, -1], lost, rtol=0.0, atol=1e-8)
+
+
+@pytest.mark.parametrize("friction", [0.0, 0.3])
+def test_exact_solves_the_damped_oscillator(friction: float):
+    mass, stiffness = 2.0, 3.0
+    times = grid(60.0, 601)
+    x0 = torch.tensor([[1.0, 0.5], [-0.3, 2.0]], dtype=torch.float64)
+    decay = friction / mass / 2
+    omega = math.sqrt(stiffness / mass - decay**2)
+    q0, v0 = x0[:, :1], x0[:, 1:] / mass
+    wave = q0 * (omega * times).cos() + (v0 + decay * q0) / omega * (omega * times).sin()
+    solution = HarmonicOscillator(mass, stiffness, friction).exact(x0, times)
+    torch.testing.assert_close(solution[..., 0], (-decay * times).exp() * wave, rtol=0, atol=1e-8)
+
+
+@every_system
+def test_exact_starts_at_the_first_time(system: System):
+    """The equations do not depend on time: shifted times give the same states."""
+    x0 = system.sample_initial(2)
+    states = system.exact(x0, grid(3.0, 7))
+    assert torch.equal(states[:, 0], x0)
+    torch.testing.assert_close(system.exact(x0, grid(3.0, 7) + 100.0), states, rtol=0, atol=1e-8)
+    torch.testing.assert_close(system.exact(x0[1], grid(3.0, 7)), states[1:], rtol=0, atol=1e-8)
+    assert torch.equal(system.exact(x0, [5.0]), x0[:, None])
+
+
+def test_lists_and_arrays_are_states():
+    expected = Pendulum().hamiltonian(torch.tensor([[1.0, 2.0]], dtype=torch.float64))
+    assert torch.equal(Pendulum().hamiltonian([[1, 2]]), expected)
+    assert torch.equal(Pendulum().hamiltonian(np.array([[1.0, 2.0]])), expected)
+    single = torch.tensor([1.0, 2.0], dtype=torch.float32)
+    assert Duffing().vector_field(single).dtype == torch.float32
+
+
+# --- initial states
+
+
+def test_the_pendulum_starts_on_a_ring_in_the_directions_of_a_square():
+    x = Pendulum().sample_initial(20_000, seed=3)
+    radius = x.norm(dim=-1)
+    assert 1.3 <= radius.min() and radius.max() <= 2.3
+    assert abs(radius.mean() - 1.8) < 0.01
+    # A square holds 4/pi as much towards its corners as a disc: the density of the angle is
+    # 1 / (8 cos^2), so that P(angle within 22.5 degrees of an axis) is tan(22.5 degrees).
+    angle = torch.atan2(x[:, 1], x[:, 0])
+    near_axis = (torch.remainder(angle + math.pi / 8, math.pi / 2) < math.pi / 4).double().mean()
+    assert abs(near_axis - math.tan(math.pi / 8)) < 0.015
+    assert Pendulum().hamiltonian(x).max() < 6.0
+
+
+def test_duffing_starts_uniformly_between_two_energies():
+    x = Duffing().sample_initial(20_000, seed=4)
+    energy = Duffing().hamiltonian(x)
+    assert len(x) == 20_000 and 0.5 <= energy.min() and energy.max() <= 2.0
+    # Area between the two levels, by counting cells: a uniform density has the same share.
+    axis = torch.linspace(-3, 3, 1201, dtype=torch.float64)
+    cells = torch.cartesian_prod(axis, axis)
+    level = Duffing().hamiltonian(cells)
+    share = ((level >= 0.5) & (level <= 1.0)).sum() / ((level >= 0.5) & (level <= 2.0)).sum()
+    assert abs((energy <= 1.0).double().mean() - share) < 0.015
+
+
+def test_the_oscillator_starts_at_amplitudes_between_a_half_and_three_halves():
+    system = HarmonicOscillator(mass=5.0, stiffness=0.2)
+    amplitude = (2 * system.hamiltonian(system.sample_initial(1000, seed=5))).sqrt()
+    assert 0.5 <= amplitude.min() and amplitude.max() <= 1.5
+
+
+# --- the simulator
+
+
+@every_system
+def test_a_seed_fixes_everything(system: System):
+    one, same, other = (system.simulate(2, missing=0.2, seed=s) for s in (7, 7, 8))
+    for a, b, c in zip(one.states, same.states, other.states, strict=True):
+        assert torch.equal(a.nan_to_num(9.0), b.nan_to_num(9.0))
+        assert not torch.equal(a.nan_to_num(9.0), c.nan_to_num(9.0))
+    assert torch.equal(
+        torch.stack(system.simulate(2, noise_std=0.0, seed=7).states)[:, 0],
+        system.sample_initial(2, seed=7),
+    )
+
+
+def test_the_protocol_has_51_points_up_to_and_including_10():
+    data = Pendulum().simulate(num_trajectories=5, rate=5, duration=10, noise_std=0.1)
+    assert len(data) == 5 and data.num_observations == 5 * 51 * 2
+    torch.testing.assert_close(data.times[0], grid(10.0, 51))
+    assert data.units == {"q": "rad"} and data.names == ("q", "p")
+
+
+@pytest.mark.parametrize(("rate", "duration", "count"), [(10, 0.7, 8), (3, 1.0, 4), (5, 1.1, 6)])
+def test_the_grid_survives_rounding(rate: int, duration: float, count: int):
+    assert len(Duffing().simulate(1, rate, duration).times[0]) == count
+
+
+def test_no_noise_gives_the_truth_behind_noisy_data():
+    settings = {"num_trajectories": 40, "irregular": True, "seed": 11}
+    system = Duffing(friction=0.05)
+    std = torch.tensor([0.1, 0.4], dtype=torch.float64)
+    noisy = system.simulate(noise_std=std, missing=0.3, **settings)
+    clean = system.simulate(noise_std=0.0, **settings)
+    torch.testing.assert_close(noisy.times, clean.times)
+    errors = torch.cat([a - b for a, b in zip(noisy.states, clean.states, strict=True)])
+    observed = ~errors.isnan()
+    count = observed.sum(0)
+    assert (abs(count / len(errors) - 0.7) < 0.04).all()  # 2040 entries: 4 standard errors
+    spread = ((errors**2).nansum(0) / count).sqrt()
+    assert (abs(spread / std - 1) < 4 / (2 * count).sqrt()).all()
+    assert (abs(errors.nansum(0) / count) < 4 * std / count.sqrt()).all()
+    assert len({tuple(t.tolist()) for t in noisy.times}) == 40
+
+
+def test_irregular_states_lie_on_the_exact_solution():
+    system = Pendulum(friction=0.05)
+    data = system.simulate(3, noise_std=0.0, irregular=True, seed=1)
+    x0 = system.sample_initial(3, seed=1)
+    for start, t, x in zip(x0, data.times, data.states, strict=True):
+        assert len(t) == 51 and 0 <= t[0] and t[-1] <= 10
+        with_start = torch.cat([torch.zeros(1, dtype=torch.float64), t])
+        torch.testing.assert_close(system.exact(start, with_start)[0, 1:], x, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Pendulum(friction=-0.1), "friction: expected a finite number, at least 0, got -0"),
+        (lambda: Duffing(friction=math.nan), "friction: expected a finite number"),
+        (lambda: HarmonicOscillator(mass=0.0), "mass: expected a positive number, got 0"),
+        (lambda: HarmonicOscillator(stiffness=-1.0), "stiffness: expected a finite number, at le"),
+        (lambda: Pendulum().hamiltonian([1.0, 2.0, 3.0]), r"x: .* width 2, got shape \(3,\)"),
+        (lambda: Pendulum().vector_field(1.0), r"x: .* width 2, got shape \(\)"),
+        (lambda: Pendulum().exact([[1.0]], [0.0, 1.0]), r"x0: .* width 2, got shape \(1, 1\)"),
+        (lambda: Pendulum().exact([1.0, math.nan], [0.0, 1.0]), "x0: expected finite states"),
+        (lambda: Pendulum().exact([1.0, 0.0], [0.0, 1.0, 1.0]), "times: .* strictly increasing"),
+        (lambda: Pendulum().exact([1.0, 0.0], []), "times: .* strictly increasing"),
+        (lambda: Pendulum().sample_initial(0), "num_trajectories: expected at least 1, got 0"),
+        (lambda: Pendulum().simulate(0), "num_trajectories: expected at least 1, got 0"),
+        (lambda: Pendulum().simulate(rate=0), "at least two observations"),
+        (lambda: Pendulum().simulate(duration=-1), "duration: expected a finite number"),
+        (lambda: Pendulum().simulate(noise_std=-0.1), "noise_std: expected a number or 2 numbers"),
+        (lambda: Pendulum().simulate(noise_std=[0.1] * 3), "noise_std: expected a number or 2"),
+        (lambda: Pendulum().simulate(missing=1.0), "missing: expected a probability below 1"),
+        (lambda: Pendulum().simulate(missing=math.nan), "missing: expected a probability below 1"),
+    ],
+)
+def test_bad_arguments_are_refused(call, message: str):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+# --- measured and published data
+
+
+def test_hare_and_lynx_come_with_the_package():
+    data = hare_lynx()
+    assert data.names == ("log hare", "log lynx") and data.units["time"] == "year"
+    assert torch.equal(data.times[0], torch.arange(1900, 1921, dtype=torch.float64))
+    counts = data.states[0].exp()
+    # First, last and both peaks as published, and the sums of the columns.
+    expected = {1900: (30.0, 4.0), 1903: (77.4, 35.2), 1904: (36.3, 59.4), 1920: (24.7, 8.6)}
+    for year, pelts in expected.items():
+        torch.testing.assert_close(counts[year - 1900].tolist(), list(pelts))
+    torch.testing.assert_close(counts.sum(0).tolist(), [715.7, 423.5])
+
+
+@pytest.mark.parametrize("name", ["pendulum", "duffing"])
+@pytest.mark.parametrize("kind", ["conservative", "friction"])
+def test_published_trajectories_are_reproduced(sympgp_data: Path, name: str, kind: str):
+    """The noise-free trajectories of the NeurIPS 2022 protocol, solved there to about 1e-5."""
+    system_type = {"pendulum": Pendulum, "duffing": Duffing}[name]
+    for split in range(3):
+        file = np.load(sympgp_data / "ssgp_protocol" / f"{name}_{kind}_split{split}.npz")
+        system = system_type(friction=float(file["friction"]))
+        for times, states in (("test_times", "test"), ("times", "train_clean")):
+            truth = torch.from_numpy(file[states])
+            solution = system.exact(truth[:, 0], file[times])
+            torch.testing.assert_close(solution, truth, rtol=0, atol=2e-5)
