@@ -1,0 +1,134 @@
+"""How exactly the data obey one ODE: the evidence of jumps between shooting windows.
+
+With windows of about one oscillation, tied by ``N(0, defect^2)`` jumps, the linearised marginal
+likelihood of (defect, noise) has a closed form. Where it prefers jumps by a clear margin the
+model does not hold exactly over the whole horizon, and what remains is model discrepancy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sympgp.inference.layout import Nodes
+from sympgp.inference.levenberg_marquardt import Estimate, Problem, noise_update
+from sympgp.inference.shooting import INITIAL_VARIANCE, Linearization, linearize
+
+
+def log_evidence(
+    problem: Problem, linear: Linearization, estimate: Estimate, path: Tensor, end: Tensor
+) -> tuple[float, Tensor]:
+    """Log marginal likelihood of the linearised model, and the noise updated once.
+
+    States and parameters are integrated out about ``estimate``; constants are dropped.
+    """
+    chain = problem.eliminate(linear, estimate, end)
+    precision, gradient = problem.normal_equations(linear, estimate, chain)
+    step = -torch.linalg.solve(precision, gradient)
+    mean, slope, _ = chain.smooth(problem.windows)
+    moved = mean + slope @ step
+    weights = estimate.weights
+    direct = torch.einsum("c,ci->i", weights, linear.shared[:, :-1, -1])
+    direct = direct + problem.field.prior_precision() * estimate.theta
+    local = torch.einsum("c,cwd->wd", weights, linear.local[..., -1])
+    value = problem.objective(estimate, path, end)
+    value = value + 0.5 * (direct @ step + (local * moved).sum())
+    first = problem.windows.chain[:, 0]
+    value = value + 0.5 * (estimate.start[first] * moved[first]).sum() / INITIAL_VARIANCE
+    here, ahead = problem.following()
+    if len(here):
+        dim = moved.shape[-1]
+        shift = (linear.end[here, :, :dim] @ moved[here].unsqueeze(-1)).squeeze(-1)
+        shift = shift + linear.end[here, :, dim:] @ step - moved[ahead]
+        jump = end[here] - estimate.start[ahead]
+        value = value + 0.5 * (jump * shift).sum() / estimate.defect_std**2
+    prior = problem.field.prior_precision()
+    stddev = prior.rsqrt()
+    white = precision * stddev[:, None] * stddev
+    logdet = torch.linalg.slogdet(white).logabsdet + chain.logdet
+    noise, _, _ = noise_update(problem, linear, estimate, chain, precision)
+    counts = problem.nodes.counts / estimate.inflation
+    total = -value - 0.5 * logdet - (counts * estimate.noise_std.log()).sum()
+    return float(total), noise
+
+
+PRIOR_SCALE = 2.0
+"""Standard deviation of the jumps' half-normal prior, in units of the average noise."""
+
+
+@dataclass(frozen=True)
+class DefectPosterior:
+    """Posterior of the jumps' standard deviation on a grid, under a half-normal prior.
+
+    Attributes:
+        grid: increasing values, scaled units.
+        weights: their probabilities.
+        gain: log evidence of the best value over that of the smallest (practically zero).
+    """
+
+    grid: tuple[float, ...]
+    weights: tuple[float, ...]
+    gain: float
+
+    def quantile(self, level: float) -> float:
+        """Interpolated quantile."""
+        mass = np.concatenate([[0.0], np.cumsum(self.weights)])
+        edges = np.concatenate([[0.0], self.grid])
+        return float(np.interp(level, mass, edges))
+
+
+def defect_posterior(problem: Problem, estimate: Estimate, count: int = 13) -> DefectPosterior:
+    """Posterior of the jump size, from one linearisation about a continuous path.
+
+    The half-normal prior has the average noise (scaled) as its standard deviation; the noise is
+    re-estimated at every value of the grid.
+    """
+    path, end, _ = problem.evaluate(estimate)
+    linear = linearize(
+        problem.field, estimate.theta, path, problem.nodes, problem.windows, problem.step
+    )
+    scale = float(estimate.noise_std.mean())
+    grid = np.geomspace(1e-3 * scale, 5.0 * scale, count)
+    scores = []
+    for defect in grid:
+        trial, total = replace(estimate, defect_std=float(defect)), 0.0
+        for _ in range(3):
+            total, noise = log_evidence(problem, linear, trial, path, end)
+            trial = replace(trial, noise_std=noise)
+        scores.append(total)
+    evidence = np.asarray(scores)
+    log = evidence - 0.5 * (grid / (PRIOR_SCALE * scale)) ** 2
+    weights = np.exp(log - log.max()) * np.diff(np.concatenate([[0.0], grid]))
+    weights = weights / weights.sum()
+    return DefectPosterior(tuple(grid), tuple(weights), float(evidence.max() - evidence[0]))
+
+
+def autocorrelation_time(
+    residual: Float[Tensor, "nodes dim"], nodes: Nodes, longest: int = 12
+) -> Float[Tensor, " dim"]:
+    """``max(1, 1 + 2 sum_k rho_k)`` of each channel's residuals, in observations.
+
+    The sum ends at the first lag without positive correlation, and two standard errors of the
+    sum under independence are taken off, so that white residuals give one.
+    """
+    times = []
+    for channel in range(residual.shape[1]):
+        series = [
+            residual[begin:end, channel][nodes.mask[begin:end, channel]]
+            for begin, end in zip(nodes.first[:-1], nodes.first[1:], strict=True)
+        ]
+        power = sum(float((r**2).sum()) for r in series)
+        count = sum(len(r) for r in series)
+        total, best = 0.0, 0.0
+        for lag in range(1, longest + 1):
+            product = sum(float((r[lag:] * r[:-lag]).sum()) for r in series if len(r) > lag)
+            if product <= 0.0:
+                break
+            total += product / power
+            best = max(best, total - 2.0 * (lag / count) ** 0.5)
+        times.append(1.0 + 2.0 * best)
+    return residual.new_tensor(times)

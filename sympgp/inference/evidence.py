@@ -1,0 +1,217 @@
+"""The linearised evidence of hyperparameters with the path and its transition matrices frozen.
+
+About a fixed path the predicted states are linear in the weights of any basis,
+
+    z_k = base_k + T_k dz_0 + sum_i T_{k,i+1} sum_s W_is Psi(z_is) w,
+
+so the evidence of lengthscales and scales needs no further integration. With identity transitions
+and a smoothed path the same model is the integral form of the ODE, which starts the inference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.optimize import minimize
+from torch import Tensor
+
+from sympgp.energies.base import Basis, Energy, Hyperparameters, LogNormal
+from sympgp.fields import HamiltonianField
+from sympgp.inference.layout import Nodes, Windows
+from sympgp.inference.shooting import INITIAL_VARIANCE, FrozenPath, chain_sensitivities
+
+
+@dataclass(frozen=True)
+class FrozenModel:
+    """A linear-Gaussian model of the data in ``[w, rho]`` along frozen windows.
+
+    Attributes:
+        frozen: intervals of all windows, (W L, ...).
+        base: (W, L, D) predicted states without the learned field.
+        values, mask: (W, L, D) observations.
+    """
+
+    frozen: FrozenPath
+    base: Float[Tensor, "windows slots dim"]
+    values: Float[Tensor, "windows slots dim"]
+    mask: Float[Tensor, "windows slots dim"]
+
+    @classmethod
+    def about(
+        cls,
+        frozen: FrozenPath,
+        slope: Float[Tensor, "batch stages dim"] | None,
+        path: Float[Tensor, "windows slots dim"],
+        nodes: Nodes,
+        windows: Windows,
+    ) -> FrozenModel:
+        """Freeze about ``path``, whose own ``dz/ds`` at the stages is ``slope``.
+
+        Without a slope the path only says where the field is evaluated, and the base is each
+        window's first state.
+        """
+        shape = path.shape
+        if slope is None:
+            base = path[:, :1].expand(shape)
+        else:
+            own = frozen.response(slope.unsqueeze(-1)).reshape(*shape, 1)
+            steps = frozen.transition.reshape(*shape, shape[-1])
+            moved, _ = chain_sensitivities(steps, own, torch.zeros_like(own[:, 0]))
+            base = path - moved.squeeze(-1)
+        mask = nodes.mask[windows.nodes].to(path.dtype)
+        return cls(frozen, base, nodes.values[windows.nodes], mask)
+
+    def normal_equations(
+        self, psi: Float[Tensor, "batch stages dim params"], precision: Float[Tensor, " dim"]
+    ) -> tuple[Tensor, Tensor]:
+        """Gram matrix (P, P) and right-hand side (P,), window states integrated out."""
+        windows, slots, dim = self.base.shape
+        response = self.frozen.response(psi).reshape(windows, slots, dim, -1)
+        start = torch.eye(dim, dtype=psi.dtype, device=psi.device)
+        start = torch.nn.functional.pad(start, (0, psi.shape[-1])).expand(windows, dim, -1)
+        steps = self.frozen.transition.reshape(windows, slots, dim, dim)
+        rows, _ = chain_sensitivities(steps, response, start)
+        target = (self.values - self.base).unsqueeze(-1)
+        scale = (self.mask * precision.sqrt()).unsqueeze(-1)
+        rows = (torch.cat([rows, target], -1) * scale).reshape(windows, slots * dim, -1)
+        state, rest = rows[..., :dim], rows[..., dim:]
+        flat = rest.reshape(-1, rest.shape[-1])
+        hessian = state.mT @ state
+        hessian = hessian + torch.eye(dim).to(hessian) / INITIAL_VARIANCE
+        side = torch.linalg.solve_triangular(
+            torch.linalg.cholesky(hessian), state.mT @ rest, upper=False
+        ).reshape(-1, rest.shape[-1])
+        gram = flat.mT @ flat - side.mT @ side
+        return gram[:-1, :-1], gram[:-1, -1]
+
+    def jacobian(
+        self, basis: Basis, field: HamiltonianField, theta: Float[Tensor, " params"]
+    ) -> Float[Tensor, "batch stages dim params"]:
+        """Parameter Jacobian at the stages with this basis, and with the field's own friction."""
+        own = HamiltonianField(basis, field.dissipation)
+        w, rho = field.split(theta)
+        psi = own.features(self.frozen.stages, rho)
+        if not field.dissipation.num_parameters:
+            return psi
+        slope = field.basis.gradient_map(w)(self.frozen.stages.flatten(0, 1))
+        damping = -torch.einsum("kde,be->bdk", field.dissipation.matrices, slope)
+        return torch.cat([psi, damping.reshape(*psi.shape[:-1], -1)], -1)
+
+    def solve(
+        self,
+        basis: Basis,
+        field: HamiltonianField,
+        theta: Float[Tensor, " params"],
+        precision: Float[Tensor, " dim"],
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, " params"]]:
+        """Log evidence (up to a constant) of a basis, and the posterior mean of [w, rho].
+
+        ``precision`` (D,) weighs a squared residual of each channel, one over its noise variance.
+        ``rho`` enters as a deviation from its present value, about which the field is linear.
+        """
+        num = basis.num_weights
+        gram, right = self.normal_equations(self.jacobian(basis, field, theta), precision)
+        rho = theta[field.num_weights :]
+        prior = HamiltonianField(basis, field.dissipation).prior_precision()
+        # The base of rho's deviation: its prior mean is -rho.
+        centre = torch.cat([rho.new_zeros(num), -rho])
+        right = right - gram @ centre
+        stddev = prior.rsqrt()
+        white = gram * stddev[:, None] * stddev
+        white = white + torch.eye(len(stddev), dtype=white.dtype, device=white.device)
+        factor = torch.linalg.cholesky(white)
+        solved = torch.linalg.solve_triangular(factor, (stddev * right).unsqueeze(-1), upper=False)
+        evidence = 0.5 * (solved**2).sum() - factor.diagonal().log().sum()
+        # Terms of the shift by the prior mean of rho that do not depend on the basis are dropped.
+        evidence = evidence + centre @ right + 0.5 * centre @ (gram @ centre)
+        mean = stddev * torch.linalg.solve_triangular(factor.mT, solved, upper=True).squeeze(-1)
+        return evidence, mean
+
+
+@dataclass(frozen=True)
+class HyperPosterior:
+    """Laplace approximation of the log hyperparameters' posterior.
+
+    Attributes:
+        priors: by name.
+        mean: (K,) logarithms, one name after another.
+        covariance: (K, K).
+    """
+
+    priors: dict[str, LogNormal]
+    mean: Float[Tensor, " hyper"]
+    covariance: Float[Tensor, "hyper hyper"]
+
+    def hyperparameters(self, log: Tensor) -> Hyperparameters:
+        """Positive values by name from their logarithms."""
+        return unpack(self.priors, log)
+
+
+def pack(priors: dict[str, LogNormal], values: Hyperparameters) -> Tensor:
+    """Logarithms of hyperparameters as one vector."""
+    return torch.cat([values[name].log().reshape(-1) for name in priors])
+
+
+def unpack(priors: dict[str, LogNormal], log: Tensor) -> Hyperparameters:
+    """The inverse of ``pack``."""
+    values, begin = {}, 0
+    for name, prior in priors.items():
+        size = prior.median.numel()
+        values[name] = log[begin : begin + size].exp().reshape(prior.median.shape)
+        begin += size
+    return values
+
+
+def log_prior(priors: dict[str, LogNormal], log: Tensor) -> Tensor:
+    """Log density of the logarithms under their normal priors, up to a constant."""
+    centre = pack(priors, {name: prior.median for name, prior in priors.items()})
+    spread = torch.cat(
+        [torch.full_like(p.median.reshape(-1), p.log_stddev) for p in priors.values()]
+    )
+    return -0.5 * (((log - centre) / spread) ** 2).sum()
+
+
+def optimise_hyperparameters(
+    evidence: Callable[[Basis], Tensor],
+    energy: Energy,
+    priors: dict[str, LogNormal],
+    start: Hyperparameters,
+    max_evaluations: int = 40,
+    curvature: bool = False,
+) -> HyperPosterior:
+    """Maximise evidence plus log hyperprior; the Hessian by differences of the gradient."""
+    first = pack(priors, start)
+
+    def objective(values: np.ndarray) -> tuple[float, np.ndarray]:
+        log = torch.as_tensor(values, dtype=first.dtype, device=first.device).requires_grad_(True)
+        total = evidence(energy.basis(unpack(priors, log))) + log_prior(priors, log)
+        (gradient,) = torch.autograd.grad(total, log)
+        return -float(total.detach()), -gradient.cpu().numpy().astype(float)
+
+    centre = first.cpu().numpy().astype(float)
+    bounds = [(c - 3.5, c + 3.5) for c in centre]
+    found = minimize(
+        objective,
+        centre,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds,
+        options={"maxfun": max_evaluations, "ftol": 1e-9, "gtol": 1e-3},
+    )
+    mean = torch.as_tensor(found.x, dtype=first.dtype, device=first.device)
+    size = len(centre)
+    if not curvature:
+        return HyperPosterior(priors, mean, torch.zeros(size, size).to(mean))
+    hessian = np.zeros((size, size))
+    for k in range(size):
+        shift = 0.05 * np.eye(size)[k]
+        ahead, behind = objective(found.x + shift)[1], objective(found.x - shift)[1]
+        hessian[k] = (ahead - behind) / 0.1
+    values, vectors = np.linalg.eigh(0.5 * (hessian + hessian.T))
+    floor = min(1.0 / p.log_stddev**2 for p in priors.values())
+    inverse = (vectors / np.maximum(values, floor)) @ vectors.T
+    return HyperPosterior(priors, mean, torch.as_tensor(inverse).to(mean))

@@ -1,0 +1,111 @@
+"""``fit``: one call from a model and data to a posterior."""
+
+from __future__ import annotations
+
+import torch
+from tqdm import tqdm
+
+from sympgp.inference.base import InferenceEngine
+from sympgp.inference.gauss_newton import GaussNewton
+from sympgp.integrators import RK4, Integrator
+from sympgp.models import HamiltonianModel
+from sympgp.posterior import Posterior
+from sympgp.trajectories import Trajectories
+
+
+def fit(
+    model: HamiltonianModel,
+    data: Trajectories,
+    *,
+    inference: InferenceEngine | None = None,
+    integrator: Integrator | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+) -> Posterior:
+    """Fit a model to noisy trajectories.
+
+    Args:
+        model: what is assumed of the field, from ``SSGP`` or ``HamiltonianModel``.
+        data: the trajectories; rows and entries may be missing.
+        inference: the engine; ``GaussNewton()`` when None.
+        integrator: ``RK4(step=...)``, step in user time, to fix the solver step of the fit; chosen
+            from the data, and refined until its error does not matter, when None.
+        seed: of every random choice; the same seed gives the same posterior.
+        device: where to compute, such as "cuda"; where the data are when None.
+        progress: show what is being done on standard error.
+
+    Returns:
+        The posterior over the field, the friction, the noise and the states.
+
+    Raises:
+        ValueError: model and data that do not fit together, before any computing.
+
+    Example:
+        >>> from sympgp.systems import Pendulum
+        >>> from sympgp import SSGP, Friction, fit
+        >>> data = Pendulum(friction=0.1).simulate(3, rate=5, duration=5, noise_std=0.05)
+        >>> posterior = fit(SSGP(num_features=20, dissipation=Friction()), data, progress=False)
+        >>> posterior.vector_field([[0.5, 0.0]]).mean.shape
+        torch.Size([1, 2])
+    """
+    for name, value, kind in (("model", model, HamiltonianModel), ("data", data, Trajectories)):
+        if not isinstance(value, kind):
+            raise ValueError(
+                f"{name}: expected an instance of {kind.__name__}, got {type(value).__name__}"
+            )
+    engine = _engine(inference, integrator)
+    check_data(model, data)
+    data = data.to(device=device)
+    with tqdm(disable=not progress, bar_format="{desc} [{elapsed}]{postfix}", leave=False) as bar:
+
+        def report(stage: str, objective: float | None) -> None:
+            bar.set_description_str(stage, refresh=False)
+            if objective is not None:
+                bar.set_postfix_str(f"objective {objective:.2f}", refresh=False)
+            bar.update()
+            bar.refresh()
+
+        return engine.run(model, data, seed, report)
+
+
+def _engine(inference: InferenceEngine | None, integrator: Integrator | None) -> InferenceEngine:
+    engine = GaussNewton() if inference is None else inference
+    if not isinstance(engine, InferenceEngine):
+        raise ValueError(f"inference: expected an engine such as GaussNewton(), got {engine!r}")
+    if integrator is None:
+        return engine
+    if not isinstance(integrator, RK4) or not isinstance(engine, GaussNewton):
+        raise ValueError(
+            f"integrator: GaussNewton differentiates RK4 steps, so RK4(step=...) or None is "
+            f"expected; got {integrator!r}"
+        )
+    if integrator.step is None:
+        raise ValueError("integrator: expected RK4 with a step, got RK4(step=None)")
+    return engine.with_step(integrator.step)
+
+
+def check_data(model: HamiltonianModel, data: Trajectories) -> None:
+    """Refuse data that this model cannot be fitted to.
+
+    Raises:
+        ValueError: another number of degrees of freedom; a channel that is never observed or
+            never changes; inputs.
+    """
+    if data.num_dof != model.num_dof:
+        raise ValueError(
+            f"data: the model has {model.num_dof} degree(s) of freedom, so states of width "
+            f"{2 * model.num_dof} are expected; got {data.state_dim}"
+        )
+    if data.inputs is not None:
+        raise ValueError("data: the model has no inputs, but the data have")
+    states = torch.cat(list(data.states))
+    for channel, name in enumerate(data.names):
+        seen = states[:, channel][~states[:, channel].isnan()]
+        if len(seen) < 4:
+            raise ValueError(
+                f"data: expected at least 4 observations of {name}, got {len(seen)}; "
+                "a coordinate that is never observed cannot be inferred by this model"
+            )
+        if not float(seen.std()) > 1e-12 * float(seen.abs().max()):
+            raise ValueError(f"data: {name} never changes, so there is nothing to learn from it")

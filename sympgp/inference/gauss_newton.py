@@ -1,0 +1,212 @@
+"""Gauss-Newton variational inference through the ODE."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from sympgp.energies import quasi_random_frequencies
+from sympgp.fields import HamiltonianField
+from sympgp.inference.base import InferenceEngine, Report
+from sympgp.inference.discrepancy import DefectPosterior
+from sympgp.inference.evidence import FrozenModel, HyperPosterior
+from sympgp.inference.layout import Windows
+from sympgp.inference.levenberg_marquardt import NOISE_SHAPE, Solution
+from sympgp.inference.search import OSCILLATION, Search
+from sympgp.inference.start import Prepared, integral_form, prepare
+from sympgp.models import HamiltonianModel
+from sympgp.posterior import Component, Diagnostics, Posterior, WindowStates
+from sympgp.trajectories import Trajectories
+
+DEFAULT_STEP = 0.25
+"""Solver step in scaled time, before refinement: 25 steps an oscillation."""
+
+
+@dataclass(frozen=True)
+class GaussNewton(InferenceEngine):
+    """The default engine: a Gaussian posterior about the optimum of the exact shooting objective.
+
+    1. Scale states and time canonically; smooth the data.
+    2. Start from the integral form of the ODE along the smooth path.
+    3. Levenberg-Marquardt through the ODE with exact sensitivities of the RK4 map, over weights,
+       friction and the states at the starts of shooting windows, which grow to whole
+       trajectories; noise of each channel by its fixed point.
+    4. Measure model discrepancy: jumps between windows of one oscillation that the evidence
+       allows stay in the model, with their uncertainty.
+    5. Lengthscales and scales by the frozen-path evidence under log-normal hyperpriors.
+    6. A mixture of Gaussians over draws of the hyperparameters, the jumps and the spectral
+       points, each refitted, so that the bands carry their uncertainty.
+
+    Args:
+        num_components: Gaussians in the mixture; one ignores hyperparameter uncertainty.
+        max_iterations: accepted steps of one Levenberg-Marquardt search.
+        step: solver step in user time; from the data, with refinement, when None.
+        hyperparameter_rounds: evidence maximisations, each followed by a search.
+
+    Raises:
+        ValueError: a number below one or a step that is not positive.
+    """
+
+    num_components: int = 4
+    max_iterations: int = 50
+    step: float | None = None
+    hyperparameter_rounds: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("num_components", "max_iterations", "hyperparameter_rounds"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
+        if self.step is not None and not (math.isfinite(self.step) and self.step > 0):
+            raise ValueError(f"step: expected a positive number, got {self.step!r}")
+
+    def with_step(self, step: float) -> GaussNewton:
+        """Copy with a fixed solver step (user time)."""
+        return replace(self, step=step)
+
+    def run(
+        self, model: HamiltonianModel, data: Trajectories, seed: int, report: Report
+    ) -> Posterior:
+        """Fit, see :class:`GaussNewton`."""
+        began = time.perf_counter()
+        report("smoothing the data", None)
+        prepared = prepare(data, self.step, DEFAULT_STEP)
+        energy, scaling = model.energy, prepared.scaling
+        priors = energy.hyperpriors(scaling.spread)
+        hyper = {name: prior.median for name, prior in priors.items()}
+        search = self._start(model, prepared, report)
+        joined = search.grow_windows()
+        window_time = search.duration
+        defect = search.measure_discrepancy()
+        search.solve("fitting", 0.01)
+        for k in range(self.hyperparameter_rounds):
+            last = k + 1 == self.hyperparameter_rounds
+            frozen, found = search.learn_hyperparameters(energy, priors, hyper, last)
+            hyper = found.hyperparameters(found.mean)
+            search.solve("fitting", 0.01)
+        error = search.refine_step() if self.step is None else search.solver_error()
+        components = self._mixture(model, search, prepared, frozen, found, defect, seed)
+        diagnostics = Diagnostics(
+            engine="GaussNewton",
+            seconds=time.perf_counter() - began,
+            iterations=search.iterations,
+            converged=search.converged,
+            windows_joined=joined,
+            window_time=0.0 if joined else window_time * float(scaling.time_scale),
+            jump_gain=defect.gain,
+            solver_step=search.step * float(scaling.time_scale),
+            solver_error=error,
+            inflation=tuple(search.inflation.tolist()),
+        )
+        return Posterior(components, scaling, model.dissipation, data, diagnostics)
+
+    def _start(self, model: HamiltonianModel, prepared: Prepared, report: Report) -> Search:
+        """The integral form's weights on the smoothed path."""
+        report("integral form", None)
+        priors = model.energy.hyperpriors(prepared.scaling.spread)
+        basis = model.energy.basis({name: prior.median for name, prior in priors.items()})
+        field = HamiltonianField(basis, model.dissipation.scaled(prepared.scaling))
+        path = prepared.path
+        return Search(
+            nodes=prepared.nodes,
+            step=prepared.step,
+            field=field,
+            theta=integral_form(field, prepared),
+            states=path.stages[:, 0],
+            noise_std=path.noise_std,
+            inflation=torch.ones_like(path.noise_std),
+            windows=Windows.of_duration(prepared.nodes, OSCILLATION),
+            duration=OSCILLATION,
+            defect_std=0.0,
+            max_iterations=self.max_iterations,
+            report=report,
+        )
+
+    def _mixture(
+        self,
+        model: HamiltonianModel,
+        search: Search,
+        prepared: Prepared,
+        frozen: FrozenModel,
+        found: HyperPosterior,
+        defect: DefectPosterior,
+        seed: int,
+    ) -> tuple[Component, ...]:
+        """Refit about draws of the hyperparameters, jumps and spectral points."""
+        if self.num_components == 1:
+            hyper = found.hyperparameters(found.mean)
+            return (component(search, prepared, hyper),)
+        components = []
+        count = self.num_components
+        root = torch.linalg.cholesky(found.covariance)
+        spread = _stratified(count, len(found.mean), seed).to(found.mean)
+        for k in range(count):
+            hyper = found.hyperparameters(found.mean + root @ spread[k])
+            energy = model.energy if k == 0 else model.energy.redraw(seed + 7919 * k)
+            one = replace(search)
+            one.change_field(
+                frozen, HamiltonianField(energy.basis(hyper), search.field.dissipation)
+            )
+            # A stride through the quantiles, so that they do not line up with the draws above.
+            one.defect_std = defect.quantile((((2 * k + 1) % (count + 1)) + 0.5) / (count + 1))
+            one.solve(f"component {k + 1} of {count}", 0.1)
+            search.iterations, search.converged = one.iterations, one.converged
+            components.append(component(one, prepared, hyper))
+        return tuple(components)
+
+
+def _stratified(count: int, dim: int, seed: int) -> Tensor:
+    """Quasi-random normal points (count, dim) with mean zero and unit variance exactly."""
+    points = quasi_random_frequencies(count, dim, seed)
+    points = points - points.mean(0)
+    return points / points.std(0, correction=0)
+
+
+def component(search: Search, prepared: Prepared, hyper: dict[str, Tensor]) -> Component:
+    """Package the present solution as one Gaussian of the posterior."""
+    solution = search.solution
+    if solution is None:
+        raise RuntimeError("there is no solution to package: solve first")
+    estimate, chain = solution.estimate, solution.chain
+    shape, rate = _noise_posterior(search, solution)
+    following = torch.full_like(search.windows.start, -1)
+    here, ahead = search.problem().following()
+    following[here] = ahead
+    # Prediction of the next window's state, from deviations to states.
+    next_start = estimate.start[following.clamp(min=0)]
+    ends = [e - 1 for e in search.nodes.first[1:]]
+    states = WindowStates(
+        chain=search.windows.chain,
+        times=search.nodes.times[search.windows.start],
+        last=search.nodes.times[ends],
+        mean=estimate.start + chain.mean,
+        slope=chain.slope,
+        gain=chain.gain,
+        cov=chain.cov,
+        ahead_mean=next_start + chain.ahead_mean,
+        ahead_slope=chain.ahead_slope,
+        jump_std=search.defect_std,
+        spacing=search.duration if math.isfinite(search.duration) else OSCILLATION,
+    )
+    return Component(
+        field=search.field,
+        theta=estimate.theta,
+        factor=torch.linalg.cholesky(solution.precision),
+        noise_std=estimate.noise_std,
+        noise_shape=shape,
+        noise_rate=rate,
+        hyperparameters=hyper,
+        states=states,
+    )
+
+
+def _noise_posterior(search: Search, solution: Solution) -> tuple[Tensor, Tensor]:
+    """Inverse-gamma shape and rate whose mode is the estimated noise variance."""
+    estimate = solution.estimate
+    spare = (search.nodes.counts - solution.degrees).clamp(min=0.0) / estimate.inflation
+    shape = NOISE_SHAPE + 0.5 * spare
+    return shape, estimate.noise_std**2 * (shape + 1.0)

@@ -1,0 +1,139 @@
+"""How observations lie in time: nodes, the intervals between them, and shooting windows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from sympgp.phase_space import CanonicalScaling
+from sympgp.trajectories import Trajectories
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """All trajectories in scaled units, one after another, as nodes in time.
+
+    Rows without any observation are dropped and gaps longer than the usual sampling interval are
+    split evenly by unobserved nodes, so that one interval never needs many solver steps. Node i
+    begins the interval of length ``dt[i]`` to the next node of its trajectory; ``dt`` is zero at
+    the last one, and at a padding node that ends the arrays.
+
+    Attributes:
+        times: (N + 1,).
+        values: (N + 1, D), zero where not observed.
+        mask: (N + 1, D), whether observed.
+        dt: (N + 1,).
+        first: first node of each trajectory, and N: one entry more than trajectories.
+    """
+
+    times: Float[Tensor, " nodes"]
+    values: Float[Tensor, "nodes dim"]
+    mask: Bool[Tensor, "nodes dim"]
+    dt: Float[Tensor, " nodes"]
+    first: tuple[int, ...]
+
+    @classmethod
+    def from_data(cls, data: Trajectories, scaling: CanonicalScaling) -> Nodes:
+        """Scale and lay out the data."""
+        seen = [~torch.isnan(x).all(-1) for x in data.states]
+        times = [(t[s] / scaling.time_scale) for t, s in zip(data.times, seen, strict=True)]
+        states = [scaling.to_scaled(x[s]) for x, s in zip(data.states, seen, strict=True)]
+        longest = 1.5 * torch.cat([t.diff() for t in times]).median()
+        parts = [_split_gaps(t, z, longest) for t, z in zip(times, states, strict=True)]
+        parts.append((times[0][:1], torch.full_like(states[0][:1], torch.nan)))
+        values = torch.cat([z for _, z in parts])
+        first = [0]
+        for t, _ in parts[:-1]:
+            first.append(first[-1] + len(t))
+        dt = torch.cat([torch.cat([t.diff(), t.new_zeros(1)]) for t, _ in parts])
+        mask = ~torch.isnan(values)
+        return cls(torch.cat([t for t, _ in parts]), values.nan_to_num(), mask, dt, tuple(first))
+
+    @property
+    def num_trajectories(self) -> int:
+        """Number of trajectories."""
+        return len(self.first) - 1
+
+    @property
+    def counts(self) -> Float[Tensor, " dim"]:
+        """Number of observations of each channel."""
+        return self.mask.sum(0).to(self.values.dtype)
+
+
+def _split_gaps(times: Tensor, states: Tensor, longest: Tensor) -> tuple[Tensor, Tensor]:
+    """Insert unobserved nodes so that no interval is longer than ``longest``."""
+    pieces = (times.diff() / longest).ceil().clamp(min=1).long()
+    if bool((pieces == 1).all()):
+        return times, states
+    left = torch.repeat_interleave(torch.arange(len(pieces), device=times.device), pieces)
+    begin = torch.cat([pieces.new_zeros(1), pieces.cumsum(0)])
+    offset = torch.arange(len(left), device=times.device) - begin[left]
+    fine = times[left] + times.diff()[left] * offset / pieces[left]
+    full = states.new_full((len(left) + 1, states.shape[1]), torch.nan)
+    full[begin] = states
+    return torch.cat([fine, times[-1:]]), full
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A partition of each trajectory's nodes into half-open windows.
+
+    A window owns the nodes from its start up to, not including, the start of the next one, where
+    its path ends; so each observation enters once.
+
+    Attributes:
+        start: (W,) first node of each window.
+        nodes: (W, L) nodes of each window, padded with the padding node.
+        chain: (trajectories, K) windows of each trajectory in time order, padded with -1.
+    """
+
+    start: Int[Tensor, " windows"]
+    nodes: Int[Tensor, "windows slots"]
+    chain: Int[Tensor, "trajectories position"]
+
+    @classmethod
+    def of_duration(cls, nodes: Nodes, duration: float) -> Windows:
+        """Windows of equal share of each trajectory, about ``duration`` long (scaled time)."""
+        starts: list[Tensor] = []
+        chains: list[Tensor] = []
+        total = 0
+        for begin, end in zip(nodes.first[:-1], nodes.first[1:], strict=True):
+            times = nodes.times[begin:end]
+            span = times[-1] - times[0]
+            pieces = max(1, round(float(span) / duration)) if duration < float("inf") else 1
+            edges = times[0] + span * torch.arange(pieces, device=times.device) / pieces
+            local = torch.searchsorted(times, edges - 1e-9 * span).unique()
+            starts.append(begin + local)
+            chains.append(torch.arange(total, total + len(local), device=times.device))
+            total += len(local)
+        start = torch.cat(starts)
+        chain = torch.nn.utils.rnn.pad_sequence(chains, batch_first=True, padding_value=-1)
+        ends = torch.cat([start[1:], start.new_tensor([nodes.first[-1]])])
+        length = ends - start
+        slots = torch.arange(int(length.max()), device=start.device)
+        inside = slots < length[:, None]
+        padding = start.new_tensor(nodes.first[-1])
+        return cls(start, torch.where(inside, start[:, None] + slots, padding), chain)
+
+    def thinned(self, max_nodes: int) -> Windows:
+        """Evenly chosen windows that hold about ``max_nodes`` nodes, as separate trajectories."""
+        count = max(1, max_nodes // self.nodes.shape[1])
+        if count >= self.num_windows:
+            return self
+        chosen = torch.linspace(0, self.num_windows - 1, count).round().long()
+        chosen = chosen.to(self.start.device)
+        chain = torch.arange(count, device=self.start.device).unsqueeze(-1)
+        return Windows(self.start[chosen], self.nodes[chosen], chain)
+
+    @property
+    def num_windows(self) -> int:
+        """Number of windows W."""
+        return self.start.shape[0]
+
+    @property
+    def joined(self) -> bool:
+        """Whether every trajectory is a single window."""
+        return self.chain.shape[1] == 1

@@ -1,0 +1,247 @@
+"""Levenberg-Marquardt through the ODE over parameters and window states, with noise estimation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sympgp.fields import HamiltonianField
+from sympgp.inference.elimination import Chain, eliminate
+from sympgp.inference.layout import Nodes, Windows
+from sympgp.inference.shooting import INITIAL_VARIANCE, Linearization, linearize, nominal_path
+
+NOISE_SHAPE, NOISE_RATE = 1.0, 1e-6
+"""Inverse-gamma prior of each channel's noise variance, in scaled units."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A point of the search.
+
+    Attributes:
+        theta: (P + K,) weights and dissipation parameters.
+        start: (W, D) first state of each window.
+        noise_std: (D,).
+        defect_std: standard deviation of the jumps between windows; zero when joined.
+        inflation: (D,) autocorrelation time of each channel's residuals, at least one: so many
+            observations count as one independent one.
+    """
+
+    theta: Float[Tensor, " params"]
+    start: Float[Tensor, "windows dim"]
+    noise_std: Float[Tensor, " dim"]
+    defect_std: float
+    inflation: Float[Tensor, " dim"]
+
+    @property
+    def weights(self) -> Float[Tensor, " dim"]:
+        """Weight of a squared residual of each channel, ``1 / (inflation sigma^2)``."""
+        return 1.0 / (self.inflation * self.noise_std**2)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The accepted optimum and everything the posterior needs.
+
+    Attributes:
+        estimate: where.
+        path: (W, L, D) states at the nodes of each window.
+        precision: (P + K, P + K) undamped Gauss-Newton precision of theta, states eliminated.
+        chain: conditional distributions of the window states.
+        squares: (D,) residual sum of squares.
+        degrees: (D,) effective number of parameters used by each channel.
+        objective: negative log posterior, up to a constant.
+        iterations: accepted steps.
+        converged: whether the search ended by its tolerance.
+        ended: last windows' end states, (W, D).
+    """
+
+    estimate: Estimate
+    path: Float[Tensor, "windows slots dim"]
+    precision: Float[Tensor, "params params"]
+    chain: Chain
+    squares: Float[Tensor, " dim"]
+    degrees: Float[Tensor, " dim"]
+    objective: float
+    iterations: int
+    converged: bool
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Observations, windows, field family and solver step of one search."""
+
+    nodes: Nodes
+    windows: Windows
+    field: HamiltonianField
+    step: float
+
+    def following(self) -> tuple[Tensor, Tensor]:
+        """Windows that have a next one, and the next ones."""
+        here, ahead = self.windows.chain[:, :-1], self.windows.chain[:, 1:]
+        has = ahead >= 0
+        return here[has], ahead[has]
+
+    def evaluate(self, estimate: Estimate) -> tuple[Tensor, Tensor, Tensor]:
+        """Path, end states and objective (a scalar tensor)."""
+        bound = self.field.bind(estimate.theta)
+        path, end = nominal_path(bound, estimate.start, self.nodes, self.windows, self.step)
+        return path, end, self.objective(estimate, path, end)
+
+    def objective(self, estimate: Estimate, path: Tensor, end: Tensor) -> Tensor:
+        """Negative log joint density at fixed noise, up to a constant."""
+        node = self.windows.nodes
+        residual = (path - self.nodes.values[node]) * self.nodes.mask[node]
+        value = 0.5 * (estimate.weights * residual**2).sum()
+        value = value + 0.5 * (self.field.prior_precision() * estimate.theta**2).sum()
+        first = estimate.start[self.windows.chain[:, 0]]
+        value = value + 0.5 * (first**2).sum() / INITIAL_VARIANCE
+        here, ahead = self.following()
+        if len(here):
+            jump = (end[here] - estimate.start[ahead]) / estimate.defect_std
+            value = value + 0.5 * (jump**2).sum()
+        return value
+
+    def eliminate(
+        self,
+        linear: Linearization,
+        estimate: Estimate,
+        end: Tensor,
+        damping: float = 0.0,
+    ) -> Chain:
+        """Eliminate the window states at this noise, with Marquardt damping of their blocks."""
+        dim = end.shape[-1]
+        local = torch.einsum("c,cwde->wde", estimate.weights, linear.local)
+        hessian = local[..., :dim]
+        if damping:
+            hessian = hessian + damping * torch.diag_embed(
+                hessian.diagonal(dim1=-2, dim2=-1) + 1.0 / INITIAL_VARIANCE
+            )
+        jump = torch.zeros_like(end)
+        here, ahead = self.following()
+        jump[here] = end[here] - estimate.start[ahead]
+        variance = torch.full_like(estimate.noise_std, estimate.defect_std**2)
+        first = estimate.start[self.windows.chain[:, 0]]
+        return eliminate(
+            self.windows,
+            hessian,
+            local[..., dim:-1],
+            local[..., -1],
+            linear.end,
+            jump,
+            variance,
+            -first,
+            INITIAL_VARIANCE,
+        )
+
+    def normal_equations(
+        self, linear: Linearization, estimate: Estimate, chain: Chain
+    ) -> tuple[Tensor, Tensor]:
+        """Precision (P, P) of theta and gradient (P,) of the objective, states eliminated."""
+        shared = torch.einsum("c,cij->ij", estimate.weights, linear.shared)
+        prior = self.field.prior_precision()
+        precision = shared[:-1, :-1] + chain.shared + torch.diag(prior)
+        gradient = shared[:-1, -1] + chain.gradient + prior * estimate.theta
+        return precision, gradient
+
+
+def solve_damped(precision: Tensor, gradient: Tensor, prior: Tensor, damping: float) -> Tensor:
+    """The step ``-(H + damping diag(prior + ...))^-1 g``, scaled by the prior for conditioning."""
+    stddev = prior.rsqrt()
+    white = precision * stddev[:, None] * stddev
+    white = white + damping * torch.diag(white.diagonal())
+    factor = torch.linalg.cholesky(white)
+    return -stddev * torch.cholesky_solve((stddev * gradient).unsqueeze(-1), factor).squeeze(-1)
+
+
+def noise_update(
+    problem: Problem, linear: Linearization, estimate: Estimate, chain: Chain, precision: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``sigma_c^2 = (RSS_c + 2 b) / (n_c - gamma_c + 2 a + 2)`` per channel, with RSS and gamma.
+
+    ``gamma_c = tr(precision^-1 J_c' J_c) / sigma_c^2`` over all unknowns, states included.
+    """
+    squares = linear.shared[:, -1, -1]
+    dim = squares.shape[0]
+    _, slope, cov = chain.smooth(problem.windows)
+    inverse = torch.linalg.inv(precision)
+    flat = slope.reshape(-1, slope.shape[-1])
+    degrees = []
+    for channel in range(dim):
+        local = linear.local[channel]
+        block, side = local[..., :dim], local[..., dim:-1]
+        cross = (side + 0.5 * (block @ slope)).reshape(flat.shape)
+        total = linear.shared[channel, :-1, :-1] + 2.0 * flat.mT @ cross
+        degrees.append((inverse * total).sum() + (cov * block).sum())
+    gamma = torch.stack(degrees) * estimate.weights
+    counts = problem.nodes.counts
+    spare = (counts - gamma).clamp(min=0.0)
+    variance = (squares + 2 * NOISE_RATE) / (spare + 2 * NOISE_SHAPE + 2)
+    return variance.sqrt(), squares, gamma
+
+
+def levenberg_marquardt(
+    problem: Problem,
+    estimate: Estimate,
+    *,
+    max_iterations: int,
+    tolerance: float,
+    fixed_noise: bool = False,
+    on_step: Callable[[float], None] | None = None,
+) -> Solution:
+    """Minimise the objective from ``estimate``; a step is taken only when the objective falls."""
+    damping, converged, iterations = 1e-4, False, 0
+    path, end, value = problem.evaluate(estimate)
+    while True:
+        linear = linearize(
+            problem.field, estimate.theta, path, problem.nodes, problem.windows, problem.step
+        )
+        chain = problem.eliminate(linear, estimate, end)
+        precision, gradient = problem.normal_equations(linear, estimate, chain)
+        noise, squares, degrees = noise_update(problem, linear, estimate, chain, precision)
+        settled = fixed_noise or float((noise / estimate.noise_std).log().abs().max()) < 1e-3
+        if not fixed_noise:
+            estimate = replace(estimate, noise_std=noise)
+            path, end, value = problem.evaluate(estimate)
+        if (converged and settled) or iterations >= max_iterations:
+            break
+        accepted = None
+        while accepted is None and damping < 1e8:
+            accepted = _try_step(problem, linear, estimate, end, damping)
+            if accepted is not None and not float(accepted[3]) <= float(value):
+                accepted = None
+            damping = damping * 10.0 if accepted is None else max(damping / 10.0, 1e-9)
+        if accepted is None:
+            converged = True
+            if settled:
+                break
+            damping = 1e-4
+            iterations += 1
+            continue
+        fall = float(value - accepted[3])
+        estimate, path, end, value = accepted
+        iterations += 1
+        converged = fall < tolerance
+        if on_step is not None:
+            on_step(float(value))
+    return Solution(
+        estimate, path, precision, chain, squares, degrees, float(value), iterations, converged
+    )
+
+
+def _try_step(
+    problem: Problem, linear: Linearization, estimate: Estimate, end: Tensor, damping: float
+) -> tuple[Estimate, Tensor, Tensor, Tensor] | None:
+    """One damped step and where it leads; None when the numbers fail there."""
+    chain = problem.eliminate(linear, estimate, end, damping)
+    precision, gradient = problem.normal_equations(linear, estimate, chain)
+    step = solve_damped(precision, gradient, problem.field.prior_precision(), damping)
+    mean, slope, _ = chain.smooth(problem.windows)
+    moved = mean + (slope @ step)
+    new = replace(estimate, theta=estimate.theta + step, start=estimate.start + moved)
+    path, end, value = problem.evaluate(new)
+    return (new, path, end, value) if bool(torch.isfinite(value)) else None

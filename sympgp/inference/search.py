@@ -1,0 +1,223 @@
+"""The working state of a Gauss-Newton fit, and the stages that move it along."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sympgp.energies.base import Energy, Hyperparameters, LogNormal
+from sympgp.fields import HamiltonianField
+from sympgp.inference.base import Report
+from sympgp.inference.discrepancy import (
+    DefectPosterior,
+    autocorrelation_time,
+    defect_posterior,
+)
+from sympgp.inference.evidence import (
+    FrozenModel,
+    HyperPosterior,
+    optimise_hyperparameters,
+)
+from sympgp.inference.layout import Nodes, Windows
+from sympgp.inference.levenberg_marquardt import (
+    Estimate,
+    Problem,
+    Solution,
+    levenberg_marquardt,
+)
+from sympgp.inference.shooting import freeze, nominal_path
+
+FIRST_WINDOW = 3.0
+"""Duration of the first shooting windows, scaled: half an oscillation."""
+OSCILLATION = 2.0 * math.pi
+"""Duration of the windows between which the model's discrepancy is measured."""
+EVIDENCE_WINDOW, EVIDENCE_NODES = 12.0, 3000
+"""Duration of the windows of the hyperparameters' evidence, and how many nodes enter it."""
+WORSE = 2.0
+"""Longer windows that raise the noise by this factor have ended in a wrong optimum."""
+SOLVER_TOLERANCE = 0.1
+"""Largest solver error of the fitted path, in units of its posterior deviation."""
+
+
+@dataclass
+class Search:
+    """Where the fit stands; all in scaled units.
+
+    Attributes:
+        nodes: the data.
+        step: solver step.
+        field: features and friction at the present hyperparameters.
+        theta: weights and friction.
+        states: (N + 1, D) the path at the nodes.
+        noise_std: (D,).
+        inflation: (D,) autocorrelation time of the residuals.
+        windows: the last shooting windows.
+        duration: of these windows; infinite when every trajectory is one.
+        defect_std: of the jumps between them.
+        max_iterations: of one search.
+        report: progress.
+        iterations: accepted steps so far.
+        converged: whether the last searches ended by their tolerance.
+    """
+
+    nodes: Nodes
+    step: float
+    field: HamiltonianField
+    theta: Tensor
+    states: Tensor
+    noise_std: Tensor
+    inflation: Tensor
+    windows: Windows
+    duration: float
+    defect_std: float
+    max_iterations: int
+    report: Report
+    iterations: int = 0
+    converged: bool = True
+    solution: Solution | None = None
+
+    def problem(self) -> Problem:
+        """The present shooting problem."""
+        return Problem(self.nodes, self.windows, self.field, self.step)
+
+    def estimate(self) -> Estimate:
+        """The present point of the search."""
+        start = self.states[self.windows.start]
+        return Estimate(self.theta, start, self.noise_std, self.defect_std, self.inflation)
+
+    def solve(self, stage: str, tolerance: float, max_iterations: int | None = None) -> Solution:
+        """Run Levenberg-Marquardt from here and move to its solution."""
+        limit = self.max_iterations if max_iterations is None else max_iterations
+        solution = levenberg_marquardt(
+            self.problem(),
+            self.estimate(),
+            max_iterations=limit,
+            tolerance=tolerance,
+            on_step=lambda value: self.report(stage, value),
+        )
+        self.theta = solution.estimate.theta
+        self.noise_std = solution.estimate.noise_std
+        self.states = self.states.clone()
+        self.states[self.windows.nodes.reshape(-1)] = solution.path.flatten(0, 1)
+        self.iterations += solution.iterations
+        self.solution = solution
+        if max_iterations is None:
+            self.converged = self.converged and solution.converged
+        return solution
+
+    def grow_windows(self) -> bool:
+        """Lengthen the windows to whole trajectories; False where the data do not allow it."""
+        edges = zip(self.nodes.first[:-1], self.nodes.first[1:], strict=True)
+        horizon = max(float(self.nodes.times[e - 1] - self.nodes.times[b]) for b, e in edges)
+        duration, defect = FIRST_WINDOW, 0.3
+        while True:
+            before = replace(self)
+            whole = 1.5 * duration >= horizon
+            self.duration = math.inf if whole else duration
+            self.windows = Windows.of_duration(self.nodes, self.duration)
+            self.defect_std = 0.0 if self.windows.joined else defect
+            stage = "following whole trajectories" if whole else "lengthening windows"
+            if whole:
+                self.solve(stage, 0.05)
+            else:
+                self.solve(stage, 0.5, max_iterations=5)
+            if duration > FIRST_WINDOW and bool((self.noise_std > WORSE * before.noise_std).any()):
+                self.__dict__.update(before.__dict__, iterations=self.iterations)
+                return False
+            if whole:
+                return True
+            duration, defect = 2.0 * duration, 0.5 * defect
+
+    def measure_discrepancy(self) -> DefectPosterior:
+        """Posterior of the jumps between windows of one oscillation, which stay from here on."""
+        self.report("measuring model discrepancy", None)
+        self.duration = min(self.duration, OSCILLATION)
+        self.windows = Windows.of_duration(self.nodes, self.duration)
+        self.inflation = autocorrelation_time(self.states - self.nodes.values, self.nodes)
+        found = defect_posterior(self.problem(), self.estimate())
+        self.defect_std = found.quantile(0.5)
+        return found
+
+    def frozen_model(self, duration: float) -> tuple[FrozenModel, float]:
+        """The linear model about the present path, and how many times its data the data are."""
+        windows = Windows.of_duration(self.nodes, duration).thinned(EVIDENCE_NODES)
+        index = windows.nodes.reshape(-1)
+        dt = self.nodes.dt[index]
+        frozen = freeze(self.field, self.theta, self.states[index], dt, self.step)
+        slope = self.field.bind(self.theta)(0.0, frozen.stages.flatten(0, 1))
+        path = self.states[windows.nodes]
+        model = FrozenModel.about(
+            frozen, slope.reshape(frozen.stages.shape), path, self.nodes, windows
+        )
+        return model, float(self.nodes.mask.sum() / model.mask.sum())
+
+    def change_field(self, model: FrozenModel, field: HamiltonianField) -> None:
+        """Take other features and the weights that suit them best about the frozen path."""
+        _, self.theta = model.solve(field.basis, self.field, self.theta, self.estimate().weights)
+        self.field = field
+
+    def learn_hyperparameters(
+        self,
+        energy: Energy,
+        priors: dict[str, LogNormal],
+        start: Hyperparameters,
+        curvature: bool,
+    ) -> tuple[FrozenModel, HyperPosterior]:
+        """Maximise the frozen-path evidence, then move to the new features."""
+        self.report("learning lengthscales", None)
+        longest = EVIDENCE_WINDOW if self.duration >= OSCILLATION else self.duration
+        model, share = self.frozen_model(longest)
+        weights = self.estimate().weights
+        found = optimise_hyperparameters(
+            lambda basis: share * model.solve(basis, self.field, self.theta, weights)[0],
+            energy,
+            priors,
+            start,
+            curvature=curvature,
+        )
+        basis = energy.basis(found.hyperparameters(found.mean))
+        self.change_field(model, HamiltonianField(basis, self.field.dissipation))
+        return model, found
+
+    def refine_step(self) -> float:
+        """Halve the solver step until its error is small against the posterior's deviation."""
+        for attempt in range(4):
+            error = self.solver_error()
+            if error <= SOLVER_TOLERANCE or attempt == 3:
+                return error
+            self.step *= 0.5
+            self.solve("refining the solver step", 0.01)
+        return error
+
+    def solver_error(self, num_draws: int = 16) -> float:
+        """RMS difference from half the step over the path's deviation; the largest channel."""
+        solution = self.solution
+        if solution is None:
+            return math.inf
+        bound, start = self.field.bind(self.theta), solution.estimate.start
+        finer, _ = nominal_path(bound, start, self.nodes, self.windows, 0.5 * self.step)
+        generator = torch.Generator().manual_seed(0)
+        white = torch.randn(
+            num_draws, len(self.theta), generator=generator, dtype=torch.float64
+        ).to(start)
+        factor = torch.linalg.cholesky(solution.precision)
+        delta = torch.linalg.solve_triangular(factor.mT, white.mT, upper=True).mT
+        _, slope, cov = solution.chain.smooth(self.windows)
+        moved = torch.einsum("wdp,sp->swd", slope, delta)
+        jitter = torch.randn(moved.shape, generator=generator, dtype=torch.float64).to(start)
+        moved = moved + jitter * cov.diagonal(dim1=-2, dim2=-1).clamp(min=0.0).sqrt()
+        draws, _ = nominal_path(
+            self.field.bind(self.theta + delta), start + moved, self.nodes, self.windows, self.step
+        )
+        valid = self.windows.nodes < self.nodes.first[-1]
+        error = _rms((solution.path - finer)[valid])
+        deviation = _rms((draws - solution.path)[:, valid].flatten(0, 1))
+        return float((error / deviation).nan_to_num(posinf=0.0).max())
+
+
+def _rms(values: Float[Tensor, "rows dim"]) -> Float[Tensor, " dim"]:
+    return values.square().mean(0).sqrt()

@@ -1,0 +1,206 @@
+"""Paths through the ODE and their exact derivatives, one interval at a time in parallel.
+
+The nominal path of every window is integrated first with classical RK4 (only states). Between
+neighbouring nodes the derivative of the RK4 map is then
+
+    dz_{i+1} = A_i dz_i + sum_s W_is f_theta(z_is) dtheta,
+
+with small matrices ``A_i`` and ``W_is`` that depend on the state Jacobians at the stages ``z_is``
+only. All intervals are treated in one batch, whatever the windows, and the wide products with
+the parameter Jacobian ``f_theta`` enter once; chaining them along a window gives the
+sensitivities of the whole path.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sympgp.fields import BoundField, HamiltonianField
+from sympgp.inference.layout import Nodes, Windows
+
+CHUNK_ELEMENTS = 8_000_000
+"""Numbers of one sensitivity block held at a time (64 MB in float64)."""
+INITIAL_VARIANCE = 25.0
+"""Prior variance of each trajectory's (or frozen window's) first state, in scaled units."""
+
+
+def substeps(dt: Tensor, step: float) -> Int[Tensor, "*batch"]:
+    """Equal solver steps of at most ``step`` in each interval; none in an empty one."""
+    return (dt / step - 1e-9).ceil().clamp(min=0).long()
+
+
+def _rk4(field: BoundField, z: Tensor, h: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """One classical Runge-Kutta step of sizes ``h`` (B, 1); also the four stage states."""
+    half = 0.5 * h
+    k1 = field(0.0, z)
+    z2 = torch.addcmul(z, half, k1)
+    k2 = field(0.0, z2)
+    z3 = torch.addcmul(z, half, k2)
+    k3 = field(0.0, z3)
+    z4 = torch.addcmul(z, h, k3)
+    k4 = field(0.0, z4)
+    slope = torch.add(k1 + k4, k2 + k3, alpha=2.0)
+    return torch.addcmul(z, h, slope, value=1.0 / 6.0), (z, z2, z3, z4)
+
+
+def nominal_path(
+    field: BoundField, z0: Float[Tensor, "windows dim"], nodes: Nodes, windows: Windows, step: float
+) -> tuple[Float[Tensor, "windows slots dim"], Float[Tensor, "windows dim"]]:
+    """Integrate every window: the states at its nodes and at its end (the next one's start)."""
+    dt = nodes.dt[windows.nodes]
+    counts = substeps(dt, step)
+    sizes = dt / counts.clamp(min=1)
+    most = counts.max(0).values.tolist()
+    uniform = (counts == counts[:1]).all(0).tolist()
+    z, states = z0, []
+    for slot, num in enumerate(most):
+        states.append(z)
+        h = sizes[:, slot, None]
+        for sub in range(num):
+            active = h if uniform[slot] else torch.where(counts[:, slot, None] > sub, h, 0.0)
+            z, _ = _rk4(field, z, active)
+    return torch.stack(states, -2), z
+
+
+class FrozenPath(NamedTuple):
+    """Intervals of a fixed path, ready to be multiplied by any parameter Jacobian.
+
+    Attributes:
+        stages: (B, Q, D) states at the solver's stages.
+        transition: (B, D, D), ``A_i``.
+        weights: (B, D, Q, D), ``W_is``.
+    """
+
+    stages: Float[Tensor, "batch stages dim"]
+    transition: Float[Tensor, "batch dim dim"]
+    weights: Float[Tensor, "batch dim stages dim"]
+
+    def response(self, stage_values: Float[Tensor, "batch stages dim params"]) -> Tensor:
+        """``sum_s W_is v_is``: (B, D, P)."""
+        batch, dim, num = self.weights.shape[:3]
+        left = self.weights.reshape(batch, dim, num * dim)
+        return left @ stage_values.reshape(batch, num * dim, -1)
+
+
+def freeze(
+    field: HamiltonianField,
+    theta: Float[Tensor, " params"],
+    z: Float[Tensor, "batch dim"],
+    dt: Float[Tensor, " batch"],
+    step: float,
+) -> FrozenPath:
+    """Differentiate the RK4 map of each interval that starts at ``z`` and lasts ``dt``."""
+    bound = field.bind(theta)
+    counts = substeps(dt, step)
+    h = (dt / counts.clamp(min=1)).unsqueeze(-1)
+    num = max(1, int(counts.max()))
+    stages: list[Tensor] = []
+    sizes: list[Tensor] = []
+    for sub in range(num):
+        active = torch.where(counts.unsqueeze(-1) > sub, h, 0.0)
+        z, inner = _rk4(bound, z, active)
+        stages.extend(inner)
+        sizes.append(active.unsqueeze(-1))
+    states = torch.stack(stages, 1)
+    batch, _, dim = states.shape
+    jacobians = field.jacobian(states.reshape(-1, dim), theta).reshape(batch, -1, dim, dim)
+    identity = torch.eye(dim, dtype=z.dtype, device=z.device)
+    transition = identity.expand(batch, dim, dim)
+    weights: list[Tensor] = []
+    for sub in reversed(range(num)):
+        size = sizes[sub]
+        a1, a2, a3, a4 = jacobians[:, 4 * sub : 4 * sub + 4].unbind(1)
+        x3 = 2.0 * identity + size * a4
+        x2 = 2.0 * identity + 0.5 * size * (x3 @ a3)
+        x1 = identity + 0.5 * size * (x2 @ a2)
+        later = transition * (size / 6.0)
+        weights[:0] = [later @ x1, later @ x2, later @ x3, later]
+        transition = transition + later @ (x1 @ a1 + x2 @ a2 + x3 @ a3 + a4)
+    return FrozenPath(states, transition, torch.stack(weights, 2))
+
+
+def chain_sensitivities(
+    transition: Float[Tensor, "windows slots dim dim"],
+    response: Float[Tensor, "windows slots dim params"],
+    start: Float[Tensor, "windows dim all"],
+) -> tuple[Float[Tensor, "windows slots dim all"], Float[Tensor, "windows dim all"]]:
+    """``S_{i+1} = A_i S_i + [0, B_i]``: sensitivities before each interval, and at the end."""
+    num = start.shape[-1] - response.shape[-1]
+    padded = torch.nn.functional.pad(response, (num, 0))
+    current, states = start, []
+    for slot in range(transition.shape[1]):
+        states.append(current)
+        current = torch.baddbmm(padded[:, slot], transition[:, slot], current)
+    return torch.stack(states, 1), current
+
+
+@dataclass(frozen=True)
+class Linearization:
+    """Gram matrices of the linearised residuals, channel by channel and not yet weighted.
+
+    The rows are ``[dz_0 (D), dtheta (P), residual (1)]`` with residual = prediction - data.
+
+    Attributes:
+        shared: (D, P + 1, P + 1) sums over all windows of the ``[theta, residual]`` part.
+        local: (D, W, D, D + P + 1) the window's start against everything.
+        end: (W, D, D + P) derivative of each window's end state.
+    """
+
+    shared: Float[Tensor, "dim cols cols"]
+    local: Float[Tensor, "dim windows dim all"]
+    end: Float[Tensor, "windows dim rest"]
+
+
+def linearize(
+    field: HamiltonianField,
+    theta: Float[Tensor, " params"],
+    path: Float[Tensor, "windows slots dim"],
+    nodes: Nodes,
+    windows: Windows,
+    step: float,
+) -> Linearization:
+    """Gram matrices of all observations about the nominal path, in blocks of bounded memory."""
+    num_windows, num_slots, dim = path.shape
+    params = field.num_parameters
+    width = dim + params + 1
+    shared = path.new_zeros(dim, params + 1, params + 1)
+    local = path.new_zeros(dim, num_windows, dim, width)
+    end = path.new_zeros(num_windows, dim, dim + params)
+    stages = 4 * max(1, int(substeps(nodes.dt.max(), step)))
+    room = max(1, CHUNK_ELEMENTS // (dim * width * stages))
+    rows = max(1, min(num_windows, room // num_slots))
+    slots = max(1, min(num_slots, room // rows))
+    for top in range(0, num_windows, rows):
+        part = slice(top, min(top + rows, num_windows))
+        count = part.stop - part.start
+        identity = torch.eye(dim, dim + params, dtype=path.dtype, device=path.device)
+        current = identity.expand(count, dim, -1)
+        for left in range(0, num_slots, slots):
+            block = windows.nodes[part, left : left + slots]
+            z = path[part, left : left + slots]
+            frozen = freeze(field, theta, z.reshape(-1, dim), nodes.dt[block].reshape(-1), step)
+            response = frozen.response(field.parameter_jacobian(frozen.stages, theta))
+            shape = (count, block.shape[1], dim)
+            before, current = chain_sensitivities(
+                frozen.transition.reshape(*shape, dim), response.reshape(*shape, -1), current
+            )
+            residual = (z - nodes.values[block]).unsqueeze(-1)
+            augmented = torch.cat([before, residual], -1) * nodes.mask[block].unsqueeze(-1)
+            add_gram(augmented, shared, local[:, part])
+        end[part] = current
+    return Linearization(shared, local, end)
+
+
+def add_gram(rows: Tensor, shared: Tensor, local: Tensor) -> None:
+    """Add the Gram matrices of rows (W, L, D, D + P + 1) to both sums, channel by channel."""
+    dim = rows.shape[2]
+    for channel in range(dim):
+        part = rows[:, :, channel]
+        wide = part[..., dim:].reshape(-1, shared.shape[-1])
+        shared[channel].addmm_(wide.mT, wide)
+        local[channel] += part[..., :dim].mT @ part

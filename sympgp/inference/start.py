@@ -1,0 +1,105 @@
+"""The start: canonical scaling from smoothed data, and the integral form of the ODE."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sympgp.fields import HamiltonianField
+from sympgp.inference.evidence import FrozenModel
+from sympgp.inference.layout import Nodes, Windows
+from sympgp.inference.shooting import FrozenPath
+from sympgp.inference.smoothing import SmoothedPath, smooth
+from sympgp.phase_space import CanonicalScaling
+from sympgp.trajectories import Trajectories
+
+START_WINDOW = 5.0
+"""Windows of the integral form, in scaled time: errors of the smoothed path must not add up."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Data in scaled units with a smoothed path.
+
+    Attributes:
+        scaling: between scaled and user units.
+        nodes: the data.
+        path: smoothed states between the nodes.
+        step: solver step, scaled.
+    """
+
+    scaling: CanonicalScaling
+    nodes: Nodes
+    path: SmoothedPath
+    step: float
+
+
+def prepare(data: Trajectories, step: float | None, default_step: float) -> Prepared:
+    """Scale the data so that states and their rates are of order one.
+
+    Args:
+        data: checked against the model.
+        step: solver step in user time, or None for the default.
+        default_step: in scaled time, where one unit is a radian of the typical oscillation.
+    """
+    states = torch.cat(list(data.states))
+    center = states.nanmean(0)
+    spread = ((states - center) ** 2).nanmean(0).sqrt()
+    interval = torch.cat([t.diff() for t in data.times]).median()
+    scaling = CanonicalScaling.from_spread(center, spread, interval)
+    nodes = Nodes.from_data(data, scaling)
+    path = smooth(nodes, 1)
+    unit = _characteristic_time(nodes, path, scaling.spread)
+    scaling = replace(scaling, time_scale=interval * unit)
+    nodes = replace(nodes, times=nodes.times / unit, dt=nodes.dt / unit)
+    scaled_step = default_step if step is None else step / float(scaling.time_scale)
+    parts = math.ceil(float(nodes.dt.max()) / default_step)
+    if parts > 1:
+        path = smooth(nodes, parts)
+    return Prepared(scaling, nodes, path, scaled_step)
+
+
+def _characteristic_time(nodes: Nodes, path: SmoothedPath, spread: Tensor) -> Tensor:
+    """One over the root mean square rate of the states in units of their spread."""
+    moving = nodes.dt > 0
+    rate = (path.stages[moving, -1] - path.stages[moving, 0]) / nodes.dt[moving, None]
+    return 1.0 / ((rate / spread) ** 2).mean().sqrt()
+
+
+def integral_form(
+    field: HamiltonianField, prepared: Prepared, iterations: int = 4
+) -> Float[Tensor, " params"]:
+    """Weights and friction from ``y(t_k) = z_0 + (int Psi(z) dt) w + noise`` along the smooth path.
+
+    The initial state of each window is latent and integrated out. Friction multiplies the
+    weights, so the linear solution is repeated about the last one.
+    """
+    nodes, path = prepared.nodes, prepared.path
+    windows = Windows.of_duration(nodes, START_WINDOW)
+    index = windows.nodes.reshape(-1)
+    stages = path.stages[index]
+    batch, num, dim = stages.shape
+    simpson = _simpson((num - 1) // 2).to(stages)
+    eye = torch.eye(dim, dtype=stages.dtype, device=stages.device)
+    weights = nodes.dt[index, None, None, None] * simpson[None, None, :, None] * eye[:, None, :]
+    frozen = FrozenPath(stages, eye.expand(batch, dim, dim), weights)
+    model = FrozenModel.about(frozen, None, path.stages[windows.nodes, 0], nodes, windows)
+    # Errors of the smoothed path add to the noise; a half more is a round allowance for them.
+    noise_std = 1.5 * path.noise_std
+    theta = stages.new_zeros(field.num_parameters)
+    theta[field.num_weights :] = 0.05
+    for _ in range(iterations if field.dissipation.num_parameters else 1):
+        _, theta = model.solve(field.basis, field, theta, 1.0 / noise_std**2)
+    return theta
+
+
+def _simpson(parts: int) -> Tensor:
+    """Weights of the composite Simpson rule on the unit interval, (2 parts + 1,)."""
+    weights = torch.zeros(2 * parts + 1, dtype=torch.float64)
+    for k in range(parts):
+        weights[2 * k : 2 * k + 3] += torch.tensor([1.0, 4.0, 1.0], dtype=torch.float64)
+    return weights / (6.0 * parts)

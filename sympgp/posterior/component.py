@@ -1,0 +1,154 @@
+"""One Gaussian component of a posterior: weights, dissipation, noise and states, scaled units."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sympgp.fields import HamiltonianField
+from sympgp.posterior.states import WindowStates
+
+POINTS_AT_ONCE = 2_000_000
+"""Numbers of one Jacobian block held at a time while variances are computed."""
+
+
+@dataclass(frozen=True)
+class Component:
+    """``theta = (w, rho) ~ N(mean, precision^-1)`` cut to ``rho >= 0``, for one set of features.
+
+    Attributes:
+        field: features and dissipation matrices that theta multiplies.
+        theta: (P + K,) mode of the Gaussian before the cut; K is zero or one.
+        factor: (P + K, P + K) lower Cholesky factor of its precision.
+        noise_std: (D,) noise at which the precision was computed.
+        noise_shape, noise_rate: (D,) of the inverse-gamma posterior of the noise variance.
+        hyperparameters: by name.
+        states: the training trajectories' states given theta.
+    """
+
+    field: HamiltonianField
+    theta: Float[Tensor, " params"]
+    factor: Float[Tensor, "params params"]
+    noise_std: Float[Tensor, " dim"]
+    noise_shape: Float[Tensor, " dim"]
+    noise_rate: Float[Tensor, " dim"]
+    hyperparameters: dict[str, Tensor]
+    states: WindowStates
+
+    def sample(
+        self, num: int, generator: torch.Generator
+    ) -> tuple[Float[Tensor, "draws params"], Float[Tensor, "draws dim"]]:
+        """Draws of theta and of the noise standard deviations."""
+        white = normal((num, len(self.theta)), self.theta, generator)
+        step = torch.linalg.solve_triangular(self.factor.mT, white.mT, upper=True).mT
+        theta = self.theta + step
+        if self.field.dissipation.num_parameters:
+            direction, deviation = self.damping_direction()
+            free = theta[:, -1]
+            uniform = torch.rand(num, generator=generator, dtype=torch.float64).to(free)
+            cut = truncated_quantile(self.theta[-1], deviation, uniform)
+            theta = theta + (cut - free).unsqueeze(-1) * direction
+        gamma = torch.distributions.Gamma(self.noise_shape, torch.ones_like(self.noise_shape))
+        unit = _gamma(gamma.concentration, num, generator)
+        return theta, (self.noise_rate / unit).sqrt()
+
+    def damping_direction(self) -> tuple[Tensor, Tensor]:
+        """Regression of theta on the dissipation parameter, and the latter's deviation."""
+        unit = torch.zeros_like(self.theta)
+        unit[-1] = 1.0
+        column = torch.cholesky_solve(unit.unsqueeze(-1), self.factor).squeeze(-1)
+        return column / column[-1], column[-1].sqrt()
+
+    def damping_moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the truncated dissipation parameter, (K,) each."""
+        if not self.field.dissipation.num_parameters:
+            return self.theta[:0], self.theta[:0]
+        _, deviation = self.damping_direction()
+        mean, variance = truncated_moments(self.theta[-1:], deviation.reshape(1))
+        return mean, variance
+
+    def moments(self) -> tuple[Float[Tensor, " params"], Float[Tensor, "params params"]]:
+        """Mean of theta and a root of its covariance, the truncation included."""
+        identity = torch.eye(len(self.theta), dtype=self.theta.dtype, device=self.theta.device)
+        root = torch.linalg.solve_triangular(self.factor.mT, identity, upper=True)
+        if not self.field.dissipation.num_parameters:
+            return self.theta, root
+        direction, deviation = self.damping_direction()
+        mean, variance = truncated_moments(self.theta[-1], deviation)
+        row = root[-1] / deviation
+        shrink = 1.0 - variance.sqrt() / deviation
+        root = root - shrink * torch.outer(root @ row, row)
+        return self.theta + (mean - self.theta[-1]) * direction, root
+
+    def field_root(
+        self, z: Float[Tensor, "batch dim"], theta: Tensor, root: Tensor
+    ) -> Float[Tensor, "batch dim params"]:
+        """``df/dtheta root``: its rows' squares sum to the variance of the field."""
+        return self.field.parameter_jacobian(z, theta) @ root
+
+    def field_moments(
+        self, z: Float[Tensor, "batch dim"]
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch dim"]]:
+        """Mean and variance of the scaled field, linear in theta about its mean."""
+        theta, root = self.moments()
+        bound = self.field.bind(theta)
+        size = max(1, POINTS_AT_ONCE // (z.shape[-1] * len(theta)))
+        variance = [(self.field_root(part, theta, root) ** 2).sum(-1) for part in z.split(size)]
+        return bound(0.0, z), torch.cat(variance)
+
+    def energy_moments(
+        self, z: Float[Tensor, "batch dim"], reference: Float[Tensor, " dim"]
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+        """Mean and variance of the scaled ``H(z) - H(reference)``."""
+        theta, root = self.moments()
+        num = self.field.num_weights
+        basis = self.field.basis
+        anchor = basis.features(reference)
+        means, variances = [], []
+        for part in z.split(max(1, POINTS_AT_ONCE // num)):
+            features = basis.features(part) - anchor
+            means.append(features @ theta[:num])
+            variances.append(((features @ root[:num]) ** 2).sum(-1))
+        return torch.cat(means), torch.cat(variances)
+
+
+def normal(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal draws from a CPU generator, so that devices agree."""
+    return torch.randn(shape, generator=generator, dtype=torch.float64).to(like)
+
+
+def _gamma(shape: Tensor, num: int, generator: torch.Generator) -> Tensor:
+    """Gamma(shape, 1) draws (num, D) by the Wilson-Hilferty cube, accurate for shapes above one.
+
+    ``torch.distributions`` takes no generator; the noise posteriors have shapes of at least two.
+    """
+    white = normal((num, len(shape)), shape, generator)
+    cube = 1.0 - 1.0 / (9.0 * shape) + white / (3.0 * shape.sqrt())
+    return shape * cube.clamp(min=1e-3) ** 3
+
+
+def truncated_quantile(mean: Tensor, deviation: Tensor, uniform: Tensor) -> Tensor:
+    """Quantiles of ``N(mean, deviation^2)`` cut to the positive half line.
+
+    Computed from the upper tail, so that it stays accurate far below zero.
+    """
+    upper = torch.special.ndtr(mean / deviation)
+    far = mean < -6.0 * deviation
+    # Far in the tail the cut normal is close to an exponential of rate |mean| / deviation^2.
+    tail = -torch.log1p(-uniform) * deviation**2 / mean.abs().clamp(min=1e-300)
+    bulk = mean - deviation * torch.special.ndtri((upper * (1.0 - uniform)).clamp(min=1e-300))
+    return torch.where(far, tail, bulk).clamp(min=0.0)
+
+
+def truncated_moments(mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of ``N(mean, deviation^2)`` cut to the positive half line."""
+    alpha = -mean / deviation
+    # The hazard phi(alpha) / Phi(-alpha) through the scaled complementary error function.
+    hazard = math.sqrt(2.0 / math.pi) / torch.special.erfcx(alpha / math.sqrt(2.0))
+    first = mean + deviation * hazard
+    second = deviation**2 * (1.0 + alpha * hazard - hazard**2)
+    return first.clamp(min=0.0), second.clamp(min=1e-12 * deviation**2)

@@ -1,0 +1,36 @@
+"""What an engine noticed while fitting, for the summary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """Record of one fit.
+
+    Attributes:
+        engine: name of the inference engine.
+        seconds: wall time of the fit.
+        iterations: accepted steps in all.
+        converged: whether every search ended by its tolerance.
+        windows_joined: whether every trajectory could be followed as one path.
+        window_time: length of the last windows in user time, if they could not be joined.
+        jump_gain: log evidence of model discrepancy (jumps of the state) against none.
+        solver_step: longest solver step, user time.
+        solver_error: solver error of the fitted path in units of its posterior deviation.
+        inflation: autocorrelation time of each channel's residuals, in observations.
+        notes: further findings in plain words.
+    """
+
+    engine: str
+    seconds: float
+    iterations: int
+    converged: bool
+    windows_joined: bool
+    window_time: float
+    jump_gain: float
+    solver_step: float
+    solver_error: float
+    inflation: tuple[float, ...]
+    notes: tuple[str, ...] = field(default=())

@@ -1,0 +1,124 @@
+"""Draws from a posterior as functions, and moments of what they compute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sympgp.energies.base import Basis
+from sympgp.fields import BoundField
+from sympgp.phase_space import CanonicalScaling
+
+
+@dataclass(frozen=True)
+class Marginal:
+    """Mean and standard deviation of each entry on its own.
+
+    Attributes:
+        mean: of any shape.
+        stddev: of the same shape.
+    """
+
+    mean: Tensor
+    stddev: Tensor
+
+    @property
+    def variance(self) -> Tensor:
+        """``stddev ** 2``."""
+        return self.stddev**2
+
+
+def mixture_moments(means: Sequence[Tensor], variances: Sequence[Tensor]) -> Marginal:
+    """Moments of the equally weighted mixture of distributions with these moments."""
+    stacked = torch.stack(list(means))
+    mean = stacked.mean(0)
+    variance = torch.stack(list(variances)).mean(0) + ((stacked - mean) ** 2).mean(0)
+    return Marginal(mean, variance.sqrt())
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Draws of one component, in scaled units.
+
+    Attributes:
+        field: all draws at once, (S, B, D) to (S, B, D).
+        basis: of the energy.
+        weights: (S, P).
+        theta: (S, P + K).
+        noise_std: (S, D).
+    """
+
+    field: BoundField
+    basis: Basis
+    weights: Float[Tensor, "draws weights"]
+    theta: Float[Tensor, "draws params"]
+    noise_std: Float[Tensor, "draws dim"]
+
+
+class FunctionDraws:
+    """Samples of the vector field and its Hamiltonian; each sample is one function of the state.
+
+    Calling it evaluates all samples at states (B, 2n) in user units.
+
+    Example:
+        >>> from sympgp.systems import HarmonicOscillator
+        >>> from sympgp import SSGP, fit
+        >>> data = HarmonicOscillator().simulate(2, rate=5, duration=4, noise_std=0.05)
+        >>> draws = fit(SSGP(num_features=10), data, progress=False).sample(3, seed=0)
+        >>> x = torch.zeros(5, 2, dtype=torch.float64)
+        >>> draws(x).shape, draws.energy(x).shape
+        (torch.Size([3, 5, 2]), torch.Size([3, 5]))
+    """
+
+    def __init__(
+        self, parts: Sequence[Draws], scaling: CanonicalScaling, reference: Float[Tensor, " dim"]
+    ) -> None:
+        self._parts = tuple(parts)
+        self._scaling = scaling
+        self._reference = reference
+
+    @property
+    def num_samples(self) -> int:
+        """Number of functions S."""
+        return sum(len(part.theta) for part in self._parts)
+
+    @property
+    def parts(self) -> tuple[Draws, ...]:
+        """The draws of each component, scaled units."""
+        return self._parts
+
+    @property
+    def noise_std(self) -> Float[Tensor, "draws dim"]:
+        """Observation noise of each draw, user units."""
+        return torch.cat([part.noise_std for part in self._parts]) * self._scaling.scale
+
+    def __call__(
+        self, x: Float[Tensor, "batch dim"], u: None = None
+    ) -> Float[Tensor, "draws batch dim"]:
+        """``dx/dt`` of every draw at the states x; ``u`` is for fields with inputs."""
+        if u is not None:
+            raise ValueError("u: expected None, since this field has no inputs")
+        x = torch.as_tensor(x).to(self._scaling.scale)
+        z = self._scaling.to_scaled(x)
+        rates = [p.field(0.0, z.expand(len(p.theta), *z.shape)) for p in self._parts]
+        return torch.cat(rates) * self._scaling.velocity_scale
+
+    def energy(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "draws batch"]:
+        """``H(x) - H(reference)`` of every draw, user units."""
+        x = torch.as_tensor(x).to(self._scaling.scale)
+        z = self._scaling.to_scaled(x)
+        return self.energy_along(z.expand(self.num_samples, *z.shape))
+
+    def energy_along(self, z: Float[Tensor, "draws batch dim"]) -> Float[Tensor, "draws batch"]:
+        """User energies at scaled states, draw s at the states of slice s."""
+        values, begin = [], 0
+        for part in self._parts:
+            own = z[begin : begin + len(part.theta)]
+            begin += len(part.theta)
+            anchor = part.basis.features(self._reference) @ part.weights.mT
+            values.append(part.basis.value(own, part.weights) - anchor.unsqueeze(-1))
+        return torch.cat(values) * self._scaling.energy_scale

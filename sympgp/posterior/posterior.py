@@ -1,0 +1,320 @@
+"""The posterior over a Hamiltonian vector field and everything predicted from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sympgp.dissipation import Dissipation
+from sympgp.integrators import Integrator
+from sympgp.phase_space import CanonicalScaling
+from sympgp.posterior import prediction
+from sympgp.posterior.component import Component
+from sympgp.posterior.diagnostics import Diagnostics
+from sympgp.posterior.draws import Draws, FunctionDraws, Marginal, mixture_moments
+from sympgp.posterior.summary import summarize
+from sympgp.rollouts import Rollouts
+from sympgp.trajectories import Trajectories, as_tensor
+
+if TYPE_CHECKING:
+    from gpytorch.distributions import MultitaskMultivariateNormal
+else:
+    MultitaskMultivariateNormal = Any
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Posterior over ``dx/dt = (J - R) grad H(x)``: a mixture of Gaussians in its parameters.
+
+    Each component has its own spectral points and hyperparameters, so that their uncertainty is
+    in every prediction; components weigh the same. Everything a user sees is in user units.
+
+    Attributes:
+        components: the Gaussians, in scaled units.
+        scaling: between scaled and user units.
+        dissipation_family: the prior family of R.
+        data: the training data.
+        diagnostics: what the engine noticed.
+    """
+
+    components: tuple[Component, ...]
+    scaling: CanonicalScaling
+    dissipation_family: Dissipation
+    data: Trajectories
+    diagnostics: Diagnostics
+
+    @property
+    def num_dof(self) -> int:
+        """Degrees of freedom n."""
+        return self.scaling.num_dof
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the coordinates, q first."""
+        return self.data.names
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Units by name, "time" among them where known."""
+        return self.data.units
+
+    def summary(self) -> str:
+        """What was found and what to worry about, as text."""
+        return summarize(self)
+
+    def vector_field(self, x: Any, joint: bool = False) -> Marginal | MultitaskMultivariateNormal:
+        """Posterior of ``f(x) = (J - R) grad H(x)``.
+
+        Args:
+            x: (B, 2n) states.
+            joint: return the joint Gaussian over all points and coordinates, with a low-rank
+                covariance, in place of marginals.
+
+        Returns:
+            ``.mean`` and ``.stddev`` of shape (B, 2n), user units of dx/dt.
+
+        Raises:
+            ValueError: states of another width.
+        """
+        z = self._scaled_states(x)
+        if joint:
+            return prediction.joint_field(self.components, self.scaling, z)
+        moments = [component.field_moments(z) for component in self.components]
+        scaled = mixture_moments(*zip(*moments, strict=True))
+        unit = self.scaling.velocity_scale
+        return Marginal(scaled.mean * unit, scaled.stddev * unit)
+
+    def hamiltonian(self, x: Any, reference: Any = None) -> Marginal:
+        """Posterior of ``H(x) - H(reference)``.
+
+        Args:
+            x: (B, 2n) states.
+            reference: (2n,) state; the data's mean state when None.
+
+        Returns:
+            ``.mean`` and ``.stddev`` of shape (B,), user units.
+
+        Raises:
+            ValueError: states of another width.
+        """
+        z = self._scaled_states(x)
+        anchor = torch.zeros_like(self.scaling.center)
+        if reference is not None:
+            anchor = self._scaled_states(reference, "reference")[0]
+        moments = [component.energy_moments(z, anchor) for component in self.components]
+        scaled = mixture_moments(*zip(*moments, strict=True))
+        unit = self.scaling.energy_scale
+        return Marginal(scaled.mean * unit, scaled.stddev * unit)
+
+    def dissipation(self) -> Marginal:
+        """Posterior of the dissipation parameters: () for Friction; zero without dissipation."""
+        moments = [component.damping_moments() for component in self.components]
+        scaled = mixture_moments(*zip(*moments, strict=True))
+        unit = self.components[0].field.dissipation.unit
+        shape = self.dissipation_family.reshape
+        return Marginal(
+            shape(scaled.mean * unit, self.num_dof), shape(scaled.stddev * unit, self.num_dof)
+        )
+
+    def dissipation_matrix(self, x: Any) -> Float[Tensor, "batch dim dim"]:
+        """Posterior mean of R(x) at states (B, 2n): (B, 2n, 2n), user units."""
+        z = self._scaled_states(x)
+        means = [c.field.dissipation.matrix(c.damping_moments()[0]) for c in self.components]
+        scale = self.scaling.scale
+        matrix = torch.stack(means).mean(0) * torch.outer(scale, scale) / self.scaling.kappa
+        return matrix.expand(len(z), *matrix.shape)
+
+    def noise(self) -> Marginal:
+        """Posterior of each channel's noise standard deviation, (2n,), user units."""
+        means, variances = [], []
+        for c in self.components:
+            shape, rate = c.noise_shape, c.noise_rate
+            mean = rate.sqrt() * torch.exp(torch.lgamma(shape - 0.5) - torch.lgamma(shape))
+            means.append(mean)
+            variances.append((rate / (shape - 1.0) - mean**2).clamp(min=0.0))
+        scaled = mixture_moments(means, variances)
+        return Marginal(scaled.mean * self.scaling.scale, scaled.stddev * self.scaling.scale)
+
+    @property
+    def noise_std(self) -> Float[Tensor, " dim"]:
+        """Posterior mean of each channel's noise standard deviation, (2n,)."""
+        return self.noise().mean
+
+    @property
+    def initial_states(self) -> Marginal:
+        """Posterior of each training trajectory's state at its first observation, (N, 2n)."""
+        return prediction.initial_states(self)
+
+    def sample(self, num_samples: int, seed: int = 0) -> FunctionDraws:
+        """Draw fields as functions, see :class:`FunctionDraws`.
+
+        Raises:
+            ValueError: a number of samples below one.
+        """
+        if num_samples < 1:
+            raise ValueError(f"num_samples: expected at least 1, got {num_samples!r}")
+        generator = torch.Generator().manual_seed(seed)
+        return self._draw(num_samples, generator)
+
+    def _draw(self, num_samples: int, generator: torch.Generator) -> FunctionDraws:
+        count = len(self.components)
+        parts = []
+        for k, component in enumerate(self.components):
+            num = num_samples // count + (k < num_samples % count)
+            if not num:
+                continue
+            theta, noise = component.sample(num, generator)
+            weights = theta[:, : component.field.num_weights]
+            bound = component.field.bind(theta)
+            parts.append(Draws(bound, component.field.basis, weights, theta, noise))
+        return FunctionDraws(parts, self.scaling, torch.zeros_like(self.scaling.center))
+
+    def rollout(
+        self,
+        x0: Any,
+        times: Any,
+        num_samples: int = 100,
+        integrator: Integrator | None = None,
+        inputs: None = None,
+        seed: int = 0,
+        discrepancy: bool = False,
+    ) -> Rollouts:
+        """Start new trajectories: every draw of the field from every initial state.
+
+        Args:
+            x0: (N, 2n) or (2n,) states at ``times[0]``, exact.
+            times: (T,) increasing.
+            num_samples: draws S.
+            integrator: ``RK4`` at half the fit's step when None, or ``ImplicitMidpoint`` over
+                horizons beyond 1,000 characteristic times; its step is in user time.
+            inputs: for fields with inputs only.
+            seed: of the draws.
+            discrepancy: also let the states jump as much as the training data asked for (see
+                ``summary()``); draws are then no longer solutions of one ODE.
+
+        Returns:
+            Samples of shape (S, N, T, 2n); draws that diverged are marked and warned about.
+
+        Raises:
+            ValueError: states of another width, not finite, or times that do not increase.
+        """
+        _no_inputs(inputs)
+        z0 = self._scaled_states(x0, "x0")
+        if not bool(z0.isfinite().all()):
+            raise ValueError("x0: expected finite states, got NaN or infinity")
+        return prediction.rollout(
+            self, z0, as_times(times), num_samples, integrator, seed, discrepancy
+        )
+
+    def forecast(
+        self,
+        times: Any,
+        trajectory: int = 0,
+        num_samples: int = 100,
+        inputs: None = None,
+        seed: int = 0,
+        integrator: Integrator | None = None,
+    ) -> Rollouts:
+        """Continue a training trajectory, with its state and the field drawn jointly.
+
+        Model discrepancy found in the training data goes on as random jumps.
+
+        Args:
+            times: (T,) increasing, none before the trajectory's last observation.
+            trajectory: which one.
+            num_samples: draws S.
+            inputs: for fields with inputs only.
+            seed: of the draws.
+            integrator: as for :meth:`rollout`.
+
+        Raises:
+            ValueError: no such trajectory; times before its last observation.
+        """
+        _no_inputs(inputs)
+        return prediction.forecast(
+            self, as_times(times), self._trajectory(trajectory), num_samples, integrator, seed
+        )
+
+    def fitted(
+        self, times: Sequence[Any] | None = None, num_samples: int = 100, seed: int = 0
+    ) -> list[Rollouts]:
+        """The training trajectories themselves, one ``Rollouts`` (N = 1) each.
+
+        Args:
+            times: one array of times a trajectory, between its first and last observation; the
+                observation times when None.
+            num_samples: draws S.
+            seed: of the draws.
+
+        Raises:
+            ValueError: a wrong number of time arrays; times outside a trajectory.
+        """
+        chosen = [as_times(t) for t in (self.data.times if times is None else times)]
+        if len(chosen) != len(self.data):
+            raise ValueError(
+                f"times: expected one array for each of {len(self.data)} trajectories, "
+                f"got {len(chosen)}"
+            )
+        return [prediction.fitted(self, t, i, num_samples, seed) for i, t in enumerate(chosen)]
+
+    def without_dissipation(self) -> Posterior:
+        """The counterfactual: the same posterior over H with R = 0 in every draw."""
+        components = []
+        for c in self.components:
+            damping = c.field.dissipation
+            still = replace(
+                damping,
+                matrices=torch.zeros_like(damping.matrices),
+                unit=torch.zeros_like(damping.unit),
+            )
+            components.append(replace(c, field=replace(c.field, dissipation=still)))
+        return replace(self, components=tuple(components))
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write one file that ``torch.load(weights_only=True)`` and ``sympgp.load`` read."""
+        from sympgp.posterior.storage import save  # storage rebuilds posteriors, so it imports this
+
+        save(self, path)
+
+    def _scaled_states(self, x: Any, name: str = "x") -> Float[Tensor, "batch dim"]:
+        states = as_tensor(x, name).to(self.scaling.center)
+        if states.dim() == 1:
+            states = states.unsqueeze(0)
+        if states.dim() != 2 or states.shape[1] != 2 * self.num_dof:
+            raise ValueError(
+                f"{name}: expected states of shape (number, {2 * self.num_dof}), "
+                f"got {tuple(states.shape)}"
+            )
+        return self.scaling.to_scaled(states)
+
+    def _trajectory(self, index: int) -> int:
+        if not 0 <= index < len(self.data):
+            raise ValueError(
+                f"trajectory: expected a number from 0 to {len(self.data) - 1}, got {index!r}"
+            )
+        return index
+
+
+def as_times(times: Any) -> list[float]:
+    """Times as numbers, checked to increase.
+
+    Raises:
+        ValueError: none at all, not finite, or not strictly increasing.
+    """
+    values = as_tensor(times, "times")
+    if values.dim() != 1 or not len(values):
+        raise ValueError(f"times: expected shape (T,), got {tuple(values.shape)}")
+    if not bool(values.isfinite().all()) or not bool((values.diff() > 0).all()):
+        raise ValueError("times: expected finite, strictly increasing values")
+    return [float(t) for t in values]
+
+
+def _no_inputs(inputs: None) -> None:
+    if inputs is not None:
+        raise ValueError("inputs: expected None, since this field has no inputs")

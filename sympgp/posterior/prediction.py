@@ -1,0 +1,293 @@
+"""Paths drawn from a posterior: new trajectories, continued ones, and the training ones."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from sympgp.fields import BoundField
+from sympgp.integrators import RK4, ImplicitMidpoint, Integrator
+from sympgp.phase_space import CanonicalScaling
+from sympgp.posterior.component import Component, normal
+from sympgp.posterior.draws import Draws, FunctionDraws, Marginal, mixture_moments
+from sympgp.rollouts import Rollouts, solve_rollouts
+
+if TYPE_CHECKING:
+    from gpytorch.distributions import MultitaskMultivariateNormal
+
+    from sympgp.posterior.posterior import Posterior
+else:
+    MultitaskMultivariateNormal = Posterior = Any
+
+LIMIT = 100.0
+"""A draw this many data spreads away from the data's mean has diverged."""
+LONG_HORIZON = 1000.0
+"""Characteristic times beyond which rollouts default to a symplectic method."""
+JUMPS_A_WINDOW = 8
+"""Random jumps in one window's time, as an approximation of continuous diffusion."""
+
+
+class SolverErrorWarning(UserWarning):
+    """The solver's error is not small against the posterior's standard deviation."""
+
+
+def joint_field(
+    components: Sequence[Component], scaling: CanonicalScaling, z: Float[Tensor, "batch dim"]
+) -> MultitaskMultivariateNormal:
+    """Joint Gaussian of the field at all points: the mixture's mean and low-rank covariance."""
+    from gpytorch.distributions import MultitaskMultivariateNormal
+    from linear_operator.operators import RootLinearOperator
+
+    means, roots = [], []
+    for component in components:
+        theta, root = component.moments()
+        means.append(component.field.bind(theta)(0.0, z) * scaling.velocity_scale)
+        wide = component.field_root(z, theta, root) * scaling.velocity_scale.unsqueeze(-1)
+        roots.append(wide.flatten(0, 1))
+    mean = torch.stack(means).mean(0)
+    spread = [(m - mean).reshape(-1, 1) for m in means]
+    root = torch.cat([*roots, *spread], -1) / len(components) ** 0.5
+    return MultitaskMultivariateNormal(mean, RootLinearOperator(root))
+
+
+def initial_states(posterior: Posterior) -> Marginal:
+    """Moments of each training trajectory's first state, user units."""
+    means, variances = [], []
+    for component in posterior.components:
+        theta, root = component.moments()
+        delta = theta - component.theta
+        mean, variance = [], []
+        for trajectory in range(len(posterior.data)):
+            centre, slope, cov = component.states.smoothed_start(trajectory)
+            mean.append(centre + slope @ delta)
+            variance.append(cov.diagonal() + ((slope @ root) ** 2).sum(-1))
+        means.append(torch.stack(mean))
+        variances.append(torch.stack(variance))
+    scaled = mixture_moments(means, variances)
+    scaling = posterior.scaling
+    return Marginal(scaling.to_user(scaled.mean), scaled.stddev * scaling.scale)
+
+
+class _Solver:
+    """One integrator in scaled time, applied to the draws of every component."""
+
+    def __init__(self, posterior: Posterior, integrator: Integrator | None, horizon: float) -> None:
+        tau = float(posterior.scaling.time_scale)
+        step = 0.5 * posterior.diagnostics.solver_step / tau
+        if integrator is None:
+            long = horizon / tau > LONG_HORIZON
+            integrator = ImplicitMidpoint(step=0.5 * step) if long else RK4(step=step)
+        elif not integrator.adaptive:
+            own = getattr(integrator, "step", None)
+            integrator = integrator.with_step(step if own is None else own / tau)
+        self.integrator, self.tau = integrator, tau
+        self.limit = LIMIT * posterior.scaling.spread
+
+    def __call__(
+        self, field: BoundField, z0: Float[Tensor, "draws trajectories dim"], times: list[float]
+    ) -> tuple[Tensor, Bool[Tensor, "draws trajectories"]]:
+        scaled = [t / self.tau for t in times]
+        if len(scaled) == 1:
+            return z0.unsqueeze(2), torch.zeros_like(z0[..., 0], dtype=torch.bool)
+        return solve_rollouts(field, z0, scaled, self.integrator, limit=self.limit)
+
+    def with_jumps(
+        self,
+        field: BoundField,
+        z0: Float[Tensor, "draws trajectories dim"],
+        times: list[float],
+        jump: tuple[float, float],
+        generator: torch.Generator,
+    ) -> tuple[Tensor, Bool[Tensor, "draws trajectories"]]:
+        """As ``__call__``, with random jumps of variance ``std^2`` per ``spacing`` (scaled)."""
+        std, spacing = jump
+        if std == 0.0:
+            return self(field, z0, times)
+        states, z = [z0], z0
+        longest = spacing * self.tau / JUMPS_A_WINDOW
+        for begin, end in zip(times[:-1], times[1:], strict=True):
+            pieces = max(1, round((end - begin) / longest))
+            deviation = std * ((end - begin) / pieces / self.tau / spacing) ** 0.5
+            for k in range(pieces):
+                left = begin + (end - begin) * k / pieces
+                right = begin + (end - begin) * (k + 1) / pieces
+                z = self(field, z, [left, right])[0][:, :, -1]
+                z = z + deviation * normal(tuple(z.shape), z, generator)
+            states.append(z)
+        samples = torch.stack(states, 2)
+        return samples, ~samples.isfinite().all(-1).all(-1)
+
+    def error(self, draws: FunctionDraws, z0: Tensor, times: list[float], samples: Tensor) -> float:
+        """RMS change when the step is halved over the draws' deviation, for one draw a component.
+
+        The largest over trajectories and coordinates; zero for adaptive methods, whose own
+        tolerances say it.
+        """
+        if self.integrator.adaptive or len(times) < 2 or len(samples) < 2:
+            return 0.0
+        step = getattr(self.integrator, "step", None)
+        if step is None:
+            return 0.0
+        finer = self.integrator.with_step(0.5 * step)
+        scaled = [t / self.tau for t in times]
+        worst, begin = torch.zeros_like(samples[0, :, 0]), 0
+        deviation = samples.std(0)[:, 1:].square().mean(1).sqrt()
+        for part in draws.parts:
+            one = part.field.first()
+            again, lost = solve_rollouts(
+                one, z0[begin : begin + 1], scaled, finer, limit=self.limit
+            )
+            change = (again[0] - samples[begin])[:, 1:].square().mean(1).sqrt()
+            worst = torch.maximum(worst, change.nan_to_num())
+            begin += len(part.theta)
+        ratio = (worst / deviation).nan_to_num(posinf=0.0)
+        return float(ratio.max())
+
+
+def _package(
+    posterior: Posterior,
+    draws: FunctionDraws,
+    samples: Tensor,
+    diverged: Tensor,
+    times: list[float],
+    seed: int,
+    solver_error: float | None = None,
+) -> Rollouts:
+    """Rollouts in user units, with energies and noise."""
+    scaling = posterior.scaling
+
+    def energies(x: Tensor) -> Tensor:
+        flat = scaling.to_scaled(x).flatten(1, 2)
+        return draws.energy_along(flat).reshape(x.shape[:-1])
+
+    result = Rollouts(
+        scaling.to_user(samples),
+        torch.tensor(times, dtype=samples.dtype, device=samples.device),
+        diverged,
+        energies,
+        draws.noise_std,
+        posterior.names,
+        posterior.units,
+        seed,
+    )
+    result.solver_error = solver_error
+    if solver_error is not None and solver_error > 0.1:
+        warnings.warn(
+            f"the solver's error is {solver_error:.2g} of the posterior's standard deviation; "
+            "pass an integrator with a shorter step",
+            SolverErrorWarning,
+            stacklevel=4,
+        )
+    return result
+
+
+def rollout(
+    posterior: Posterior,
+    z0: Float[Tensor, "trajectories dim"],
+    times: list[float],
+    num_samples: int,
+    integrator: Integrator | None,
+    seed: int,
+    discrepancy: bool,
+) -> Rollouts:
+    """All draws from all initial states."""
+    generator = torch.Generator().manual_seed(seed)
+    draws = posterior._draw(num_samples, generator)
+    solver = _Solver(posterior, integrator, times[-1] - times[0])
+    samples, diverged = [], []
+    for component, part in _paired(posterior, draws):
+        start = z0.expand(len(part.theta), *z0.shape)
+        std = component.states.jump_std if discrepancy else 0.0
+        jump = (std, component.states.spacing)
+        paths, lost = solver.with_jumps(part.field, start, times, jump, generator)
+        samples.append(paths)
+        diverged.append(lost)
+    paths, lost = torch.cat(samples), torch.cat(diverged)
+    error = None
+    if not discrepancy:
+        start = z0.expand(len(paths), *z0.shape)
+        error = solver.error(draws, start, times, paths)
+    return _package(posterior, draws, paths, lost, times, seed, error)
+
+
+def forecast(
+    posterior: Posterior,
+    times: list[float],
+    trajectory: int,
+    num_samples: int,
+    integrator: Integrator | None,
+    seed: int,
+) -> Rollouts:
+    """Continue a training trajectory from the joint posterior of its last window and the field."""
+    last = float(posterior.data.times[trajectory][-1])
+    if times[0] < last:
+        raise ValueError(
+            f"times: a forecast of trajectory {trajectory} begins at its last observation, "
+            f"t = {last:g}, or later; got {times[0]:g} (use fitted() for earlier times)"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    draws = posterior._draw(num_samples, generator)
+    solver = _Solver(posterior, integrator, times[-1] - last)
+    samples, diverged = [], []
+    for component, part in _paired(posterior, draws):
+        states = component.states
+        windows = states.windows(trajectory)
+        white = normal((len(part.theta), len(windows), states.dim), part.theta, generator)
+        z = states.sample(trajectory, part.theta - component.theta, white)[:, -1:]
+        begin = float(states.times[windows[-1]]) * solver.tau
+        if last > begin:
+            z = solver(part.field, z, [begin, last])[0][:, :, -1]
+        grid = times if times[0] == last else [last, *times]
+        jump = (states.jump_std, states.spacing)
+        paths, lost = solver.with_jumps(part.field, z, grid, jump, generator)
+        samples.append(paths[:, :, -len(times) :])
+        diverged.append(lost)
+    return _package(posterior, draws, torch.cat(samples), torch.cat(diverged), times, seed)
+
+
+def fitted(
+    posterior: Posterior, times: list[float], trajectory: int, num_samples: int, seed: int
+) -> Rollouts:
+    """Draws of a training trajectory: all its windows drawn together, then integrated."""
+    own = posterior.data.times[trajectory]
+    if times[0] < float(own[0]) or times[-1] > float(own[-1]):
+        raise ValueError(
+            f"times: trajectory {trajectory} was observed from t = {float(own[0]):g} to "
+            f"{float(own[-1]):g}, got {times[0]:g} to {times[-1]:g} (use forecast() beyond)"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    draws = posterior._draw(num_samples, generator)
+    solver = _Solver(posterior, None, 0.0)
+    samples, diverged = [], []
+    for component, part in _paired(posterior, draws):
+        states = component.states
+        windows = states.windows(trajectory)
+        white = normal((len(part.theta), len(windows), states.dim), part.theta, generator)
+        starts = states.sample(trajectory, part.theta - component.theta, white)
+        pieces = []
+        edges = [float(states.times[k]) * solver.tau for k in windows]
+        edges[0] = min(edges[0], times[0])
+        for position, begin in enumerate(edges):
+            slack = 1e-9 * abs(begin)
+            end = edges[position + 1] - slack if position + 1 < len(edges) else float("inf")
+            inside = [t for t in times if begin - slack <= t < end]
+            if not inside:
+                continue
+            lead = inside[0] > begin + slack
+            grid = [begin, *inside] if lead else [begin, *inside[1:]]
+            path = solver(part.field, starts[:, position : position + 1], grid)[0]
+            pieces.append(path[:, :, 1:] if lead else path)
+        paths = torch.cat(pieces, 2)
+        samples.append(paths)
+        diverged.append(~paths.isfinite().all(-1).all(-1))
+    return _package(posterior, draws, torch.cat(samples), torch.cat(diverged), times, seed)
+
+
+def _paired(posterior: Posterior, draws: FunctionDraws) -> list[tuple[Component, Draws]]:
+    """Components with their draws; with few draws the last components have none."""
+    return list(zip(posterior.components, draws.parts, strict=False))

@@ -1,0 +1,85 @@
+"""States of the training trajectories at the starts of their windows, given theta."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class WindowStates:
+    """Gaussian chains of window states, linear in ``delta = theta - mode`` (scaled units).
+
+    ``z_k | z_{k+1}, delta ~ N(mean_k + slope_k delta + gain_k (z_{k+1} - ahead_k), cov_k)`` with
+    ``ahead_k = ahead_mean_k + ahead_slope_k delta``; a trajectory's last window has gain zero.
+
+    Attributes:
+        chain: (trajectories, K) windows of each trajectory in time order, padded with -1.
+        times: (W,) start of each window.
+        last: (trajectories,) time of each trajectory's last observation.
+        jump_std: standard deviation of the jumps between neighbouring windows, model discrepancy.
+        spacing: usual length of a window; the discrepancy's variance grows by ``jump_std^2`` in it.
+    """
+
+    chain: Int[Tensor, "trajectories position"]
+    times: Float[Tensor, " windows"]
+    last: Float[Tensor, " trajectories"]
+    mean: Float[Tensor, "windows dim"]
+    slope: Float[Tensor, "windows dim params"]
+    gain: Float[Tensor, "windows dim dim"]
+    cov: Float[Tensor, "windows dim dim"]
+    ahead_mean: Float[Tensor, "windows dim"]
+    ahead_slope: Float[Tensor, "windows dim params"]
+    jump_std: float
+    spacing: float
+
+    def windows(self, trajectory: int) -> list[int]:
+        """Windows of one trajectory in time order."""
+        return [k for k in self.chain[trajectory].tolist() if k >= 0]
+
+    @property
+    def dim(self) -> int:
+        """Width D of the states."""
+        return self.mean.shape[1]
+
+    def smoothed_start(self, trajectory: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean (D,), slope (D, P) and covariance (D, D) of a trajectory's first state."""
+        windows = self.windows(trajectory)
+        last = windows[-1]
+        mean, slope, cov = self.mean[last], self.slope[last], self.cov[last]
+        for k in reversed(windows[:-1]):
+            gain = self.gain[k]
+            mean = self.mean[k] + gain @ (mean - self.ahead_mean[k])
+            slope = self.slope[k] + gain @ (slope - self.ahead_slope[k])
+            cov = self.cov[k] + gain @ cov @ gain.mT
+        return mean, slope, cov
+
+    def sample(
+        self, trajectory: int, delta: Float[Tensor, "draws params"], white: Tensor
+    ) -> Float[Tensor, "draws windows dim"]:
+        """Draw all window states of a trajectory together, backwards in time.
+
+        Args:
+            trajectory: which.
+            delta: (S, P) deviations of theta from the mode.
+            white: (S, windows, D) standard normal numbers.
+        """
+        states: list[Tensor] = []
+        windows = self.windows(trajectory)
+        for position in reversed(range(len(windows))):
+            k = windows[position]
+            z = self.mean[k] + delta @ self.slope[k].mT
+            if states:
+                ahead = self.ahead_mean[k] + delta @ self.ahead_slope[k].mT
+                z = z + (states[-1] - ahead) @ self.gain[k].mT
+            states.append(z + white[:, position] @ _root(self.cov[k]).mT)
+        return torch.stack(states[::-1], 1)
+
+
+def _root(cov: Tensor) -> Tensor:
+    """A square root of a small covariance that may be nearly singular."""
+    values, vectors = torch.linalg.eigh(cov)
+    return vectors * values.clamp(min=0.0).sqrt()

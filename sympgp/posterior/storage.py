@@ -1,0 +1,156 @@
+"""Saving a posterior to one file, and reading it back on any device.
+
+The file holds tensors, numbers, strings, lists and dictionaries only, so that
+``torch.load(path, weights_only=True)`` reads it without running code.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from dataclasses import asdict, fields
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sympgp.dissipation import Conservative, Dissipation, Friction, ScaledDissipation
+from sympgp.energies import FourierBasis
+from sympgp.fields import HamiltonianField
+from sympgp.phase_space import CanonicalScaling
+from sympgp.posterior.component import Component
+from sympgp.posterior.diagnostics import Diagnostics
+from sympgp.posterior.posterior import Posterior
+from sympgp.posterior.states import WindowStates
+from sympgp.trajectories import Trajectories
+
+FORMAT = "sympgp posterior 1"
+DISSIPATIONS: dict[str, type[Dissipation]] = {"Conservative": Conservative, "Friction": Friction}
+
+
+def _plain(instance: Any) -> dict[str, Any]:
+    """A dataclass's own fields, as they are."""
+    return {f.name: getattr(instance, f.name) for f in fields(instance)}
+
+
+def _to_cpu(value: Any) -> Any:
+    """Move every tensor of a nested value to the CPU."""
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    if isinstance(value, dict):
+        return {key: _to_cpu(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_to_cpu(item) for item in value]
+    return value
+
+
+def save(posterior: Posterior, path: str | PathLike[str]) -> None:
+    """Write the posterior.
+
+    Raises:
+        ValueError: the folder does not exist or the file cannot be written.
+    """
+    data = posterior.data
+    components = []
+    for component in posterior.components:
+        basis = component.field.basis
+        if not isinstance(basis, FourierBasis):
+            raise ValueError(f"posterior: no file format for a {type(basis).__name__} yet")
+        plain = _plain(component)
+        del plain["field"]
+        plain["states"] = _plain(component.states)
+        plain["basis"] = {
+            "frequencies": basis.frequencies,
+            "prior_variance": basis.prior_variance,
+        }
+        plain["dissipation"] = _plain(component.field.dissipation)
+        components.append(plain)
+    family = posterior.dissipation_family
+    content = {
+        "format": FORMAT,
+        "components": components,
+        "scaling": _plain(posterior.scaling),
+        "dissipation_family": {"kind": type(family).__name__, **asdict(family)},  # type: ignore[call-overload]
+        "data": {
+            "times": list(data.times),
+            "states": list(data.states),
+            "names": list(data.names),
+            "units": dict(data.units),
+            "labels": list(data.labels),
+        },
+        "diagnostics": asdict(posterior.diagnostics),
+    }
+    check_writable(path)
+    torch.save(_to_cpu(content), fspath(path))
+
+
+def load(path: str | PathLike[str], device: torch.device | str | None = None) -> Posterior:
+    """Read a posterior that ``Posterior.save`` wrote; it predicts the same as before.
+
+    Args:
+        path: the file.
+        device: where to put its tensors; the CPU when None.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is something else.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"path: there is no file {fspath(path)!r}")
+    wrong = f"path: {fspath(path)!r} is not a posterior written by sympgp"
+    try:
+        content = torch.load(fspath(path), map_location=device or "cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(wrong) from error
+    if not isinstance(content, dict) or not str(content.get("format")).startswith("sympgp "):
+        raise ValueError(wrong)
+    if content["format"] != FORMAT:
+        raise ValueError(
+            f"path: {fspath(path)!r} has the format {content['format']!r}; "
+            f"this version reads {FORMAT!r}"
+        )
+    return _from_content(content)
+
+
+def _from_content(content: dict[str, Any]) -> Posterior:
+    components = []
+    for plain in content["components"]:
+        basis = FourierBasis(**plain.pop("basis"))
+        field = HamiltonianField(basis, ScaledDissipation(**plain.pop("dissipation")))
+        states = WindowStates(**plain.pop("states"))
+        components.append(Component(field=field, states=states, **plain))
+    family = dict(content["dissipation_family"])
+    kind = DISSIPATIONS[family.pop("kind")]
+    diagnostics = dict(content["diagnostics"])
+    for name in ("inflation", "notes"):
+        diagnostics[name] = tuple(diagnostics[name])
+    return Posterior(
+        tuple(components),
+        CanonicalScaling(**content["scaling"]),
+        kind(**family),
+        Trajectories(**content["data"]),
+        Diagnostics(**diagnostics),
+    )
+
+
+def check_writable(path: str | PathLike[str]) -> None:
+    """Refuse an output path that could not be written, before any computing starts.
+
+    Raises:
+        ValueError: its folder does not exist, it is a folder, or it may not be written.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise ValueError(f"path: expected a file to write, got the folder {fspath(path)!r}")
+    if not target.parent.is_dir():
+        raise ValueError(f"path: the folder {fspath(target.parent)!r} does not exist")
+    existed = target.exists()
+    try:
+        with target.open("ab"):
+            pass
+    except OSError as error:
+        raise ValueError(f"path: cannot write {fspath(path)!r}: {error.strerror}") from error
+    if not existed:
+        target.unlink()

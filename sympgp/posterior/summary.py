@@ -1,0 +1,134 @@
+"""The summary of a posterior in plain words: what was found and what to worry about."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sympgp.posterior.draws import Marginal
+
+if TYPE_CHECKING:
+    from sympgp.posterior.posterior import Posterior
+else:
+    Posterior = Any
+
+
+def _number(mean: float, stddev: float) -> str:
+    return f"{mean:.4g} +- {stddev:.2g}"
+
+
+def _unit(posterior: Posterior, name: str) -> str:
+    unit = posterior.units.get(name)
+    return f" {unit}" if unit else ""
+
+
+def summarize(posterior: Posterior) -> str:
+    """Several lines of text, see ``Posterior.summary``."""
+    data, diagnostics = posterior.data, posterior.diagnostics
+    lines = [
+        f"Posterior of {posterior.num_dof} degree(s) of freedom from {len(data)} trajectories, "
+        f"{data.num_observations} observations ({diagnostics.engine}, "
+        f"{diagnostics.seconds:.1f} s, {len(posterior.components)} components)",
+        *_found(posterior),
+    ]
+    worries = _worries(posterior)
+    lines.append("To worry about:" if worries else "Nothing to worry about was found.")
+    lines.extend(f"  - {worry}" for worry in worries)
+    return "\n".join(lines)
+
+
+def _found(posterior: Posterior) -> list[str]:
+    lines = []
+    noise = posterior.noise()
+    for k, name in enumerate(posterior.names):
+        value = _number(float(noise.mean[k]), float(noise.stddev[k]))
+        lines.append(f"  noise of {name}: {value}{_unit(posterior, name)}")
+    if posterior.components[0].field.dissipation.num_parameters:
+        friction: Marginal = posterior.dissipation()
+        lines.append(f"  friction: {_number(float(friction.mean), float(friction.stddev))}")
+    scaling = posterior.scaling
+    logs = torch.stack([c.hyperparameters["lengthscale"].log() for c in posterior.components])
+    lengthscale = logs.mean(0).exp() * scaling.scale
+    shown = ", ".join(
+        f"{name} {float(v):.3g}{_unit(posterior, name)}"
+        for name, v in zip(posterior.names, lengthscale, strict=True)
+    )
+    lines.append(f"  lengthscales of H: {shown}")
+    component = posterior.components[0]
+    lines.append(
+        f"  directions of the field that the data determine: {_determined(posterior)} "
+        f"of {len(component.theta)}"
+    )
+    jump = sum(c.states.jump_std for c in posterior.components) / len(posterior.components)
+    time = float(component.states.spacing * scaling.time_scale)
+    shown = ", ".join(
+        f"{name} {jump * float(s):.2g}{_unit(posterior, name)}"
+        for name, s in zip(posterior.names, scaling.scale, strict=True)
+    )
+    lines.append(
+        f"  model discrepancy: jumps of {shown} in every {time:.3g}{_unit(posterior, 'time')} "
+        f"{_verdict(posterior.diagnostics.jump_gain)}"
+    )
+    diagnostics = posterior.diagnostics
+    lines.append(
+        f"  solver step {diagnostics.solver_step:.3g}{_unit(posterior, 'time')}, its error "
+        f"{diagnostics.solver_error:.2g} of the fitted paths' posterior deviation"
+    )
+    return lines
+
+
+def _verdict(gain: float) -> str:
+    if gain < 3.0:
+        return "(consistent with none)"
+    return f"(favoured over none by {gain:.1f} nats)"
+
+
+def _determined(posterior: Posterior) -> int:
+    """Directions whose posterior variance is below half of the prior's."""
+    component = posterior.components[0]
+    stddev = component.field.prior_precision().rsqrt()
+    white = stddev.unsqueeze(-1) * component.factor
+    return int((torch.linalg.svdvals(white) ** 2 > 2.0).sum())
+
+
+def _worries(posterior: Posterior) -> list[str]:
+    diagnostics = posterior.diagnostics
+    worries = list(diagnostics.notes)
+    if not diagnostics.converged:
+        worries.append("a search reached its iteration limit before its tolerance")
+    if not diagnostics.windows_joined:
+        worries.append(
+            f"the data could not be followed as single paths; windows of "
+            f"{diagnostics.window_time:.3g} time units stayed"
+        )
+    if diagnostics.jump_gain >= 3.0:
+        worries.append(
+            "the data do not follow one ODE exactly: forecasts carry random jumps of the size "
+            "above; rollouts do so with discrepancy=True"
+        )
+    if diagnostics.solver_error > 0.1:
+        worries.append("the solver's error is not small against the posterior deviation")
+    for name, factor in zip(posterior.names, diagnostics.inflation, strict=True):
+        if factor > 1.0:
+            worries.append(
+                f"residuals of {name} are correlated in time: {factor:.1f} observations were "
+                "counted as one"
+            )
+    if posterior.components[0].field.dissipation.num_parameters:
+        worries.extend(_friction_worries(posterior))
+    return worries
+
+
+def _friction_worries(posterior: Posterior) -> list[str]:
+    component = posterior.components[0]
+    mode, (_, deviation) = component.theta[-1], component.damping_direction()
+    if float(mode) < -2.0 * float(deviation):
+        return [
+            "the data prefer negative friction: energy is gained, which this model cannot do; "
+            "an input or another dissipation may be missing"
+        ]
+    prior = component.field.dissipation.prior_stddev[-1]
+    if float(deviation) > 0.5 * float(prior):
+        return ["friction is poorly identified: its posterior is nearly as wide as its prior"]
+    return []
