@@ -18,6 +18,10 @@ from sympgp.inference.layout import Nodes
 from sympgp.inference.levenberg_marquardt import Estimate, Problem, noise_update
 from sympgp.inference.shooting import INITIAL_VARIANCE, Linearization, linearize
 
+PRIOR_SCALE = 10.0
+"""Standard deviation of the jumps' half-normal prior, in units of the average noise: nearly flat
+up to where the evidence falls."""
+
 
 def log_evidence(
     problem: Problem, linear: Linearization, estimate: Estimate, path: Tensor, end: Tensor
@@ -56,10 +60,6 @@ def log_evidence(
     return float(total), noise
 
 
-PRIOR_SCALE = 2.0
-"""Standard deviation of the jumps' half-normal prior, in units of the average noise."""
-
-
 @dataclass(frozen=True)
 class DefectPosterior:
     """Posterior of the jumps' standard deviation on a grid, under a half-normal prior.
@@ -74,25 +74,27 @@ class DefectPosterior:
     weights: tuple[float, ...]
     gain: float
 
-    def quantile(self, level: float) -> float:
-        """Interpolated quantile."""
-        mass = np.concatenate([[0.0], np.cumsum(self.weights)])
-        edges = np.concatenate([[0.0], self.grid])
-        return float(np.interp(level, mass, edges))
+    @property
+    def root_mean_square(self) -> float:
+        """The jump size whose variance is the posterior mean variance.
+
+        The variance of a forecast is linear in the jumps' variance, so this one value stands for
+        the whole posterior there.
+        """
+        return float(np.sqrt(np.average(np.square(self.grid), weights=self.weights)))
 
 
-def defect_posterior(problem: Problem, estimate: Estimate, count: int = 13) -> DefectPosterior:
-    """Posterior of the jump size, from one linearisation about a continuous path.
+def defect_posterior(problem: Problem, estimate: Estimate, count: int = 21) -> DefectPosterior:
+    """Posterior of the jump size, from one linearisation about the present path.
 
-    The half-normal prior has the average noise (scaled) as its standard deviation; the noise is
-    re-estimated at every value of the grid.
+    The noise is re-estimated at every value of the grid.
     """
     path, end, _ = problem.evaluate(estimate)
     linear = linearize(
         problem.field, estimate.theta, path, problem.nodes, problem.windows, problem.step
     )
     scale = float(estimate.noise_std.mean())
-    grid = np.geomspace(1e-3 * scale, 5.0 * scale, count)
+    grid = np.geomspace(1e-3 * scale, 2.0 * PRIOR_SCALE * scale, count)
     scores = []
     for defect in grid:
         trial, total = replace(estimate, defect_std=float(defect)), 0.0

@@ -12,7 +12,6 @@ from torch import Tensor
 from sympgp.energies import quasi_random_frequencies
 from sympgp.fields import HamiltonianField
 from sympgp.inference.base import InferenceEngine, Report
-from sympgp.inference.discrepancy import DefectPosterior
 from sympgp.inference.evidence import FrozenModel, HyperPosterior
 from sympgp.inference.layout import Windows
 from sympgp.inference.levenberg_marquardt import NOISE_SHAPE, Solution
@@ -38,8 +37,8 @@ class GaussNewton(InferenceEngine):
     4. Measure model discrepancy: jumps between windows of one oscillation that the evidence
        allows stay in the model, with their uncertainty.
     5. Lengthscales and scales by the frozen-path evidence under log-normal hyperpriors.
-    6. A mixture of Gaussians over draws of the hyperparameters, the jumps and the spectral
-       points, each refitted, so that the bands carry their uncertainty.
+    6. A mixture of Gaussians over draws of the hyperparameters and the spectral points, each
+       refitted, so that the bands carry their uncertainty.
 
     Args:
         num_components: Gaussians in the mixture; one ignores hyperparameter uncertainty.
@@ -89,7 +88,7 @@ class GaussNewton(InferenceEngine):
             hyper = found.hyperparameters(found.mean)
             search.solve("fitting", 0.01)
         error = search.refine_step() if self.step is None else search.solver_error()
-        components = self._mixture(model, search, prepared, frozen, found, defect, seed)
+        components = self._mixture(model, search, prepared, frozen, found, seed)
         diagnostics = Diagnostics(
             engine="GaussNewton",
             seconds=time.perf_counter() - began,
@@ -133,7 +132,6 @@ class GaussNewton(InferenceEngine):
         prepared: Prepared,
         frozen: FrozenModel,
         found: HyperPosterior,
-        defect: DefectPosterior,
         seed: int,
     ) -> tuple[Component, ...]:
         """Refit about draws of the hyperparameters, jumps and spectral points."""
@@ -143,16 +141,14 @@ class GaussNewton(InferenceEngine):
         components = []
         count = self.num_components
         root = torch.linalg.cholesky(found.covariance)
-        spread = _stratified(count, len(found.mean), seed).to(found.mean)
+        points = _stratified(count, len(found.mean), seed).to(found.mean)
         for k in range(count):
-            hyper = found.hyperparameters(found.mean + root @ spread[k])
+            hyper = found.hyperparameters(found.mean + root @ points[k])
             energy = model.energy if k == 0 else model.energy.redraw(seed + 7919 * k)
             one = replace(search)
             one.change_field(
                 frozen, HamiltonianField(energy.basis(hyper), search.field.dissipation)
             )
-            # A stride through the quantiles, so that they do not line up with the draws above.
-            one.defect_std = defect.quantile((((2 * k + 1) % (count + 1)) + 0.5) / (count + 1))
             one.solve(f"component {k + 1} of {count}", 0.1)
             search.iterations, search.converged = one.iterations, one.converged
             components.append(component(one, prepared, hyper))

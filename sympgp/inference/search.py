@@ -139,7 +139,7 @@ class Search:
         self.windows = Windows.of_duration(self.nodes, self.duration)
         self.inflation = autocorrelation_time(self.states - self.nodes.values, self.nodes)
         found = defect_posterior(self.problem(), self.estimate())
-        self.defect_std = found.quantile(0.5)
+        self.defect_std = found.root_mean_square
         return found
 
     def frozen_model(self, duration: float) -> tuple[FrozenModel, float]:

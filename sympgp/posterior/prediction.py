@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sympgp.fields import BoundField
-from sympgp.integrators import RK4, ImplicitMidpoint, Integrator
+from sympgp.integrators import RK4, FixedStepIntegrator, ImplicitMidpoint, Integrator
 from sympgp.phase_space import CanonicalScaling
 from sympgp.posterior.component import Component, normal
 from sympgp.posterior.draws import Draws, FunctionDraws, Marginal, mixture_moments
@@ -82,8 +82,8 @@ class _Solver:
         if integrator is None:
             long = horizon / tau > LONG_HORIZON
             integrator = ImplicitMidpoint(step=0.5 * step) if long else RK4(step=step)
-        elif not integrator.adaptive:
-            own = getattr(integrator, "step", None)
+        elif isinstance(integrator, FixedStepIntegrator):
+            own = integrator.step
             integrator = integrator.with_step(step if own is None else own / tau)
         self.integrator, self.tau = integrator, tau
         self.limit = LIMIT * posterior.scaling.spread
@@ -128,12 +128,12 @@ class _Solver:
         The largest over trajectories and coordinates; zero for adaptive methods, whose own
         tolerances say it.
         """
-        if self.integrator.adaptive or len(times) < 2 or len(samples) < 2:
+        method = self.integrator
+        if not isinstance(method, FixedStepIntegrator) or method.step is None:
             return 0.0
-        step = getattr(self.integrator, "step", None)
-        if step is None:
+        if len(times) < 2 or len(samples) < 2:
             return 0.0
-        finer = self.integrator.with_step(0.5 * step)
+        finer = method.with_step(0.5 * method.step)
         scaled = [t / self.tau for t in times]
         worst, begin = torch.zeros_like(samples[0, :, 0]), 0
         deviation = samples.std(0)[:, 1:].square().mean(1).sqrt()

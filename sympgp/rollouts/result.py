@@ -119,6 +119,8 @@ class Rollouts:
     ) -> tuple[Float[Tensor, "trajectories time dim"], Float[Tensor, "trajectories time dim"]]:
         """Equal-tailed band: the ``(1 - level)/2`` and ``(1 + level)/2`` quantiles at each time.
 
+        A latent band holds one more draw with exactly this probability (Weibull's ranks).
+
         Args:
             level: probability inside the band, in (0, 1).
             kind: "latent" for the true state; "predictive" for an observation of it: the mixture

@@ -44,6 +44,10 @@ def kept_quantiles(
 ) -> list[Float[Tensor, "trajectories time dim"]]:
     """Quantiles over the draws left, of the states or of noisy observations of them.
 
+    Ranks of states are ``(S + 1) p`` (Weibull's plotting position), with which the band between two
+    quantiles holds one more exchangeable draw with exactly the probability asked for; the
+    empirical quantiles of S draws hold it less often.
+
     Works through the times in chunks, so that temporary memory does not grow with them.
     """
     num_draws, _, num_times, dim = samples.shape
@@ -68,6 +72,7 @@ def _quantiles(
     # NaN sorts behind every number: the draws left come first
     ordered = values.masked_fill(left_out.unsqueeze(-1), math.nan).sort(0).values
     last = (left_out.logical_not().sum(0) - 1).clamp(min=0).to(values.dtype)
+    zero = torch.zeros_like(last)
 
     def order_statistic(rank: Tensor) -> Tensor:
         index = rank.long().view(1, -1, 1).expand(1, *ordered.shape[1:])
@@ -75,7 +80,7 @@ def _quantiles(
 
     quantiles = []
     for probability in probabilities:
-        rank = probability * last
+        rank = (probability * (last + 2.0) - 1.0).clamp(zero, last)
         below, above = order_statistic(rank.floor()), order_statistic(rank.ceil())
         quantiles.append(torch.lerp(below, above, (rank - rank.floor()).unsqueeze(-1)))
     return quantiles
