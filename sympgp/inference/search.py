@@ -33,6 +33,9 @@ from sympgp.inference.shooting import freeze, nominal_path
 
 FIRST_WINDOW = 3.0
 """Duration of the first shooting windows, scaled: half an oscillation."""
+LAST_WINDOW = 40.0
+"""Windows grow to whole trajectories or to this duration: beyond six oscillations joined windows
+find the same path in parallel."""
 OSCILLATION = 2.0 * math.pi
 """Duration of the windows between which the model's discrepancy is measured."""
 EVIDENCE_WINDOW, EVIDENCE_NODES = 12.0, 3000
@@ -116,15 +119,14 @@ class Search:
         duration, defect = FIRST_WINDOW, 0.3
         while True:
             before = replace(self)
-            whole = 1.5 * duration >= horizon
-            self.duration = math.inf if whole else duration
+            whole = 1.5 * duration >= min(horizon, LAST_WINDOW)
+            self.duration = math.inf if 1.5 * duration >= horizon else duration
             self.windows = Windows.of_duration(self.nodes, self.duration)
             self.defect_std = 0.0 if self.windows.joined else defect
-            stage = "following whole trajectories" if whole else "lengthening windows"
             if whole:
-                self.solve(stage, 0.05)
+                self.solve("following whole trajectories", 0.05)
             else:
-                self.solve(stage, 0.5, max_iterations=5)
+                self.solve("lengthening windows", 0.5, max_iterations=5)
             if duration > FIRST_WINDOW and bool((self.noise_std > WORSE * before.noise_std).any()):
                 self.__dict__.update(before.__dict__, iterations=self.iterations)
                 return False

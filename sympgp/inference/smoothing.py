@@ -19,6 +19,8 @@ from torch import Tensor
 from sympgp.inference.layout import Nodes
 
 CORE, OVERLAP, FITTED_PIECES = 96, 24, 48
+DROWNED = 0.7
+"""A channel whose noise seems larger than this share of its deviation is not smoothed so far."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,11 @@ def _fit_channel(pieces: _Pieces) -> Tensor:
             )
         )
     best = min(results, key=lambda found: found.fun)
-    return torch.tensor(best.x, dtype=pieces.values.dtype, device=pieces.values.device)
+    log = best.x
+    if log[2] > math.log(DROWNED * deviation):
+        # Too few points an oscillation look like noise to a smoother: follow them more closely.
+        log = np.log([1.0, deviation, 0.3 * deviation])
+    return torch.tensor(log, dtype=pieces.values.dtype, device=pieces.values.device)
 
 
 def smooth(nodes: Nodes, parts: int) -> SmoothedPath:

@@ -109,6 +109,10 @@ def _worries(posterior: Posterior) -> list[str]:
         )
     if diagnostics.solver_error > 0.1:
         worries.append("the solver's error is not small against the posterior deviation")
+    share = posterior.noise_std / (posterior.scaling.spread * posterior.scaling.scale)
+    for name, part in zip(posterior.names, share.tolist(), strict=True):
+        if part > 0.9:
+            worries.append(f"the model explains little of {name}: its noise is {part:.0%} of it")
     for name, factor in zip(posterior.names, diagnostics.inflation, strict=True):
         if factor > 1.0:
             worries.append(
