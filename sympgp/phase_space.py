@@ -40,7 +40,7 @@ def join(q: Float[Tensor, "*batch dof"], p: Float[Tensor, "*batch dof"]) -> Tens
 
 @dataclass(frozen=True)
 class CanonicalScaling:
-    """Change of units ``x = center + scale * z``, ``t = time_scale * s`` that stays canonical.
+    """Change of units ``x = center + scale z``, ``t = time_origin + time_scale s``, canonical.
 
     The products ``scale_q[i] * scale_p[i] = kappa`` are the same for every degree of freedom, so
     that ``dx/dt = (J - R) grad H`` becomes ``dz/ds = (J - R~) grad H~`` with the same ``J``:
@@ -51,12 +51,14 @@ class CanonicalScaling:
         center: (2n,) user units.
         scale: (2n,) user units per scaled unit.
         time_scale: user time per scaled time, a scalar tensor.
+        time_origin: user time at scaled time zero.
         spread: (2n,) standard deviation of each channel of the data in scaled units.
     """
 
     center: Float[Tensor, " dim"]
     scale: Float[Tensor, " dim"]
     time_scale: Float[Tensor, ""]
+    time_origin: Float[Tensor, ""]
     spread: Float[Tensor, " dim"]
 
     @classmethod
@@ -65,6 +67,7 @@ class CanonicalScaling:
         center: Float[Tensor, " dim"],
         spread: Float[Tensor, " dim"],
         time_scale: Float[Tensor, ""],
+        time_origin: Float[Tensor, ""],
     ) -> CanonicalScaling:
         """Scale so that every channel's spread is near one while the products stay equal.
 
@@ -76,7 +79,7 @@ class CanonicalScaling:
         kappa = (q * p).log().mean().exp()
         scale_q = (kappa * q / p).sqrt()
         scale = join(scale_q, kappa / scale_q)
-        return cls(center, scale, time_scale, spread / scale)
+        return cls(center, scale, time_scale, time_origin, spread / scale)
 
     @property
     def num_dof(self) -> int:
@@ -106,9 +109,13 @@ class CanonicalScaling:
         """``x = center + scale * z``."""
         return self.center + self.scale * z
 
+    def to_scaled_time(self, t: Float[Tensor, "*times"]) -> Tensor:
+        """``s = (t - time_origin) / time_scale``."""
+        return (t - self.time_origin) / self.time_scale
+
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> CanonicalScaling:
         """Copy on another device or in another dtype."""
-        fields = (self.center, self.scale, self.time_scale, self.spread)
+        fields = (self.center, self.scale, self.time_scale, self.time_origin, self.spread)
         return CanonicalScaling(*(f.to(device=device, dtype=dtype) for f in fields))

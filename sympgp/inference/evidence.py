@@ -89,7 +89,7 @@ class FrozenModel:
         return gram[:-1, :-1], gram[:-1, -1]
 
     def jacobian(
-        self, basis: Basis, field: HamiltonianField, theta: Float[Tensor, " params"]
+        self, basis: Basis, field: HamiltonianField, theta: Float[Tensor, " own"]
     ) -> Float[Tensor, "batch stages dim params"]:
         """Parameter Jacobian at the stages with this basis, and with the field's own friction."""
         own = HamiltonianField(basis, field.dissipation)
@@ -105,7 +105,7 @@ class FrozenModel:
         self,
         basis: Basis,
         field: HamiltonianField,
-        theta: Float[Tensor, " params"],
+        theta: Float[Tensor, " own"],
         precision: Float[Tensor, " dim"],
     ) -> tuple[Float[Tensor, ""], Float[Tensor, " params"]]:
         """Log evidence (up to a constant) of a basis, and the posterior mean of [w, rho].

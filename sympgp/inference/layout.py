@@ -39,7 +39,7 @@ class Nodes:
     def from_data(cls, data: Trajectories, scaling: CanonicalScaling) -> Nodes:
         """Scale and lay out the data."""
         seen = [~torch.isnan(x).all(-1) for x in data.states]
-        times = [(t[s] / scaling.time_scale) for t, s in zip(data.times, seen, strict=True)]
+        times = [scaling.to_scaled_time(t[s]) for t, s in zip(data.times, seen, strict=True)]
         states = [scaling.to_scaled(x[s]) for x, s in zip(data.states, seen, strict=True)]
         longest = 1.5 * torch.cat([t.diff() for t in times]).median()
         parts = [_split_gaps(t, z, longest) for t, z in zip(times, states, strict=True)]

@@ -196,6 +196,7 @@ def levenberg_marquardt(
     """Minimise the objective from ``estimate``; a step is taken only when the objective falls."""
     damping, converged, iterations = 1e-4, False, 0
     path, end, value = problem.evaluate(estimate)
+    _check_finite(problem, path, value)
     while True:
         linear = linearize(
             problem.field, estimate.theta, path, problem.nodes, problem.windows, problem.step
@@ -230,6 +231,26 @@ def levenberg_marquardt(
             on_step(float(value))
     return Solution(
         estimate, path, precision, chain, squares, degrees, float(value), iterations, converged
+    )
+
+
+def _check_finite(problem: Problem, path: Tensor, value: Tensor) -> None:
+    """Say where the first path breaks down.
+
+    Raises:
+        FloatingPointError: the objective is not finite at the start of a search.
+    """
+    if bool(torch.isfinite(value)):
+        return
+    broken = ~path.isfinite().all(-1)
+    window = int(broken.any(1).long().argmax())
+    trajectory = int((problem.windows.chain == window).any(1).long().argmax())
+    slot = int(broken[window].long().argmax())
+    time = float(problem.nodes.times[problem.windows.nodes[window, slot]])
+    raise FloatingPointError(
+        f"the path of trajectory {trajectory} is not finite from scaled time {time:.4g} on; "
+        "fit with a shorter solver step, GaussNewton(step=...), or check this trajectory for "
+        "values in other units"
     )
 
 

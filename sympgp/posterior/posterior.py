@@ -192,7 +192,7 @@ class Posterior:
             times: (T,) increasing.
             num_samples: draws S.
             integrator: ``RK4`` at half the fit's step when None, or ``ImplicitMidpoint`` over
-                horizons beyond 1,000 characteristic times; its step is in user time.
+                horizons beyond 10,000 characteristic times; its step is in user time.
             inputs: for fields with inputs only.
             seed: of the draws.
             discrepancy: also let the states jump as much as the training data asked for (see

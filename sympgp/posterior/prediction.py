@@ -26,10 +26,12 @@ else:
 
 LIMIT = 100.0
 """A draw this many data spreads away from the data's mean has diverged."""
-LONG_HORIZON = 1000.0
+LONG_HORIZON = 10_000.0
 """Characteristic times beyond which rollouts default to a symplectic method."""
 JUMPS_A_WINDOW = 8
 """Random jumps in one window's time, as an approximation of continuous diffusion."""
+ROUNDING = 1e-6
+"""Scaled times closer than this are the same; clock times leave so much of a double."""
 
 
 class SolverErrorWarning(UserWarning):
@@ -73,28 +75,33 @@ def initial_states(posterior: Posterior) -> Marginal:
     return Marginal(scaling.to_user(scaled.mean), scaled.stddev * scaling.scale)
 
 
+def scaled_times(scaling: CanonicalScaling, times: list[float]) -> list[float]:
+    """Scaled times as numbers."""
+    origin, unit = float(scaling.time_origin), float(scaling.time_scale)
+    return [(t - origin) / unit for t in times]
+
+
 class _Solver:
-    """One integrator in scaled time, applied to the draws of every component."""
+    """One integrator applied to the draws of every component, times and states scaled."""
 
     def __init__(self, posterior: Posterior, integrator: Integrator | None, horizon: float) -> None:
         tau = float(posterior.scaling.time_scale)
         step = 0.5 * posterior.diagnostics.solver_step / tau
         if integrator is None:
-            long = horizon / tau > LONG_HORIZON
+            long = horizon > LONG_HORIZON
             integrator = ImplicitMidpoint(step=0.5 * step) if long else RK4(step=step)
         elif isinstance(integrator, FixedStepIntegrator):
             own = integrator.step
             integrator = integrator.with_step(step if own is None else own / tau)
-        self.integrator, self.tau = integrator, tau
+        self.integrator = integrator
         self.limit = LIMIT * posterior.scaling.spread
 
     def __call__(
         self, field: BoundField, z0: Float[Tensor, "draws trajectories dim"], times: list[float]
     ) -> tuple[Tensor, Bool[Tensor, "draws trajectories"]]:
-        scaled = [t / self.tau for t in times]
-        if len(scaled) == 1:
+        if len(times) == 1:
             return z0.unsqueeze(2), torch.zeros_like(z0[..., 0], dtype=torch.bool)
-        return solve_rollouts(field, z0, scaled, self.integrator, limit=self.limit)
+        return solve_rollouts(field, z0, times, self.integrator, limit=self.limit)
 
     def with_jumps(
         self,
@@ -104,15 +111,15 @@ class _Solver:
         jump: tuple[float, float],
         generator: torch.Generator,
     ) -> tuple[Tensor, Bool[Tensor, "draws trajectories"]]:
-        """As ``__call__``, with random jumps of variance ``std^2`` per ``spacing`` (scaled)."""
+        """As ``__call__``, with random jumps of variance ``std^2`` per ``spacing``."""
         std, spacing = jump
         if std == 0.0:
             return self(field, z0, times)
         states, z = [z0], z0
-        longest = spacing * self.tau / JUMPS_A_WINDOW
+        longest = spacing / JUMPS_A_WINDOW
         for begin, end in zip(times[:-1], times[1:], strict=True):
             pieces = max(1, round((end - begin) / longest))
-            deviation = std * ((end - begin) / pieces / self.tau / spacing) ** 0.5
+            deviation = std * ((end - begin) / pieces / spacing) ** 0.5
             for k in range(pieces):
                 left = begin + (end - begin) * k / pieces
                 right = begin + (end - begin) * (k + 1) / pieces
@@ -134,14 +141,11 @@ class _Solver:
         if len(times) < 2 or len(samples) < 2:
             return 0.0
         finer = method.with_step(0.5 * method.step)
-        scaled = [t / self.tau for t in times]
         worst, begin = torch.zeros_like(samples[0, :, 0]), 0
         deviation = samples.std(0)[:, 1:].square().mean(1).sqrt()
         for part in draws.parts:
             one = part.field.first()
-            again, lost = solve_rollouts(
-                one, z0[begin : begin + 1], scaled, finer, limit=self.limit
-            )
+            again, lost = solve_rollouts(one, z0[begin : begin + 1], times, finer, limit=self.limit)
             change = (again[0] - samples[begin])[:, 1:].square().mean(1).sqrt()
             worst = torch.maximum(worst, change.nan_to_num())
             begin += len(part.theta)
@@ -198,20 +202,21 @@ def rollout(
     """All draws from all initial states."""
     generator = torch.Generator().manual_seed(seed)
     draws = posterior._draw(num_samples, generator)
-    solver = _Solver(posterior, integrator, times[-1] - times[0])
+    grid = scaled_times(posterior.scaling, times)
+    solver = _Solver(posterior, integrator, grid[-1] - grid[0])
     samples, diverged = [], []
     for component, part in _paired(posterior, draws):
         start = z0.expand(len(part.theta), *z0.shape)
         std = component.states.jump_std if discrepancy else 0.0
         jump = (std, component.states.spacing)
-        paths, lost = solver.with_jumps(part.field, start, times, jump, generator)
+        paths, lost = solver.with_jumps(part.field, start, grid, jump, generator)
         samples.append(paths)
         diverged.append(lost)
     paths, lost = torch.cat(samples), torch.cat(diverged)
     error = None
     if not discrepancy:
         start = z0.expand(len(paths), *z0.shape)
-        error = solver.error(draws, start, times, paths)
+        error = solver.error(draws, start, grid, paths)
     return _package(posterior, draws, paths, lost, times, seed, error)
 
 
@@ -232,17 +237,19 @@ def forecast(
         )
     generator = torch.Generator().manual_seed(seed)
     draws = posterior._draw(num_samples, generator)
-    solver = _Solver(posterior, integrator, times[-1] - last)
+    wanted = scaled_times(posterior.scaling, times)
+    seen = scaled_times(posterior.scaling, [last])[0]
+    solver = _Solver(posterior, integrator, wanted[-1] - seen)
     samples, diverged = [], []
     for component, part in _paired(posterior, draws):
         states = component.states
         windows = states.windows(trajectory)
         white = normal((len(part.theta), len(windows), states.dim), part.theta, generator)
         z = states.sample(trajectory, part.theta - component.theta, white)[:, -1:]
-        begin = float(states.times[windows[-1]]) * solver.tau
-        if last > begin:
-            z = solver(part.field, z, [begin, last])[0][:, :, -1]
-        grid = times if times[0] == last else [last, *times]
+        begin = float(states.times[windows[-1]])
+        if seen > begin:
+            z = solver(part.field, z, [begin, seen])[0][:, :, -1]
+        grid = wanted if wanted[0] == seen else [seen, *wanted]
         jump = (states.jump_std, states.spacing)
         paths, lost = solver.with_jumps(part.field, z, grid, jump, generator)
         samples.append(paths[:, :, -len(times) :])
@@ -262,6 +269,7 @@ def fitted(
         )
     generator = torch.Generator().manual_seed(seed)
     draws = posterior._draw(num_samples, generator)
+    wanted = scaled_times(posterior.scaling, times)
     solver = _Solver(posterior, None, 0.0)
     samples, diverged = [], []
     for component, part in _paired(posterior, draws):
@@ -270,15 +278,14 @@ def fitted(
         white = normal((len(part.theta), len(windows), states.dim), part.theta, generator)
         starts = states.sample(trajectory, part.theta - component.theta, white)
         pieces = []
-        edges = [float(states.times[k]) * solver.tau for k in windows]
-        edges[0] = min(edges[0], times[0])
+        edges = [float(states.times[k]) for k in windows]
+        edges[0] = min(edges[0], wanted[0])
         for position, begin in enumerate(edges):
-            slack = 1e-9 * abs(begin)
-            end = edges[position + 1] - slack if position + 1 < len(edges) else float("inf")
-            inside = [t for t in times if begin - slack <= t < end]
+            end = edges[position + 1] - ROUNDING if position + 1 < len(edges) else float("inf")
+            inside = [t for t in wanted if begin - ROUNDING <= t < end]
             if not inside:
                 continue
-            lead = inside[0] > begin + slack
+            lead = inside[0] > begin + ROUNDING
             grid = [begin, *inside] if lead else [begin, *inside[1:]]
             path = solver(part.field, starts[:, position : position + 1], grid)[0]
             pieces.append(path[:, :, 1:] if lead else path)
