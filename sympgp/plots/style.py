@@ -23,12 +23,16 @@ GUIDE = "#777777"
 
 LEGEND = "sympgp-legend"
 
+LONGEST_UNIT = 24
+"""Characters of a product of units beyond which it does not fit beside a panel."""
+
 UNCERTAINTY_MAP = "Oranges"
 LEVEL_MAP = "cividis"
 SIGNED_MAP = "PuOr"
 
 BAND: dict[str, Any] = {"color": MODEL, "alpha": 0.25, "linewidth": 0.0}
-MEAN: dict[str, Any] = {"color": MODEL, "linewidth": 1.6}
+# thin, or it covers a narrow band
+MEAN: dict[str, Any] = {"color": MODEL, "linewidth": 1.1}
 PATH: dict[str, Any] = {"color": GREEN, "linewidth": 0.8, "alpha": 0.7}
 TRUE_LINE: dict[str, Any] = {"color": TRUTH, "linewidth": 1.3, "linestyle": (0, (4, 2))}
 SEEN: dict[str, Any] = {"color": DATA, "marker": "o", "linestyle": "none"}
@@ -84,12 +88,16 @@ def rate_label(name: str, units: Mapping[str, str]) -> str:
 
 
 def energy_label(text: str, names: Sequence[str], units: Mapping[str, str]) -> str:
-    """An energy with its unit: the one named, or coordinate times momentum over time."""
+    """An energy with its unit: the one named, or coordinate times momentum over time.
+
+    A product that is too long to read is left out.
+    """
     unit = units.get("energy")
     parts = [units.get(name) for name in (names[0], names[len(names) // 2], "time")]
     if unit is None and all(parts):
         q, p, time = (_factor(part or "") for part in parts)
         unit = f"{q}·{p}/{time}"
+        unit = unit if len(unit) <= LONGEST_UNIT else None
     return f"{text} [{unit}]" if unit else text
 
 

@@ -1,0 +1,138 @@
+"""``sympgp fit`` and ``sympgp summary``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sympgp.cli.parameters import InputFile, OutputFile, Unit, refuse_same_file, threads_option
+
+FIT_HELP = """Fit a Hamiltonian system to the trajectories in FILE and save the posterior.
+
+FILE is a CSV file with one row per observation: a first line that names the columns, then the
+time, the coordinates and the momenta. Leave a cell empty where nothing was measured. A column
+"trajectory" tells several trajectories apart.
+
+For one degree of freedom a velocity will do as the momentum. Name several degrees of freedom by
+giving --q and --p once for each, in the same order.
+"""
+
+FIT_EXAMPLE = """\b
+Examples:
+  sympgp fit data.csv --q angle --p velocity --friction -o fit.pt
+  sympgp fit data.csv --q x --q y --p px --p py --time t --unit t=s -o fit.pt
+"""
+
+SUMMARY_EXAMPLE = """\b
+Example:
+  sympgp summary fit.pt
+"""
+
+
+@click.command(help=FIT_HELP, short_help="Fit the trajectories in a CSV file.", epilog=FIT_EXAMPLE)
+@click.argument("file", type=InputFile)
+@click.option(
+    "--q", multiple=True, default=("q",), metavar="COLUMN", help="A coordinate.  [default: q]"
+)
+@click.option(
+    "--p", multiple=True, default=("p",), metavar="COLUMN", help="Its momentum.  [default: p]"
+)
+@click.option(
+    "--time", default="time", metavar="COLUMN", show_default=True, help="Times of the rows."
+)
+@click.option(
+    "--trajectory",
+    metavar="COLUMN",
+    help='Which trajectory a row belongs to.  [default: "trajectory", if there is such a column]',
+)
+@click.option(
+    "--unit",
+    "units",
+    type=Unit(),
+    multiple=True,
+    metavar="NAME=UNIT",
+    help="Unit of a column, for labels. May be given several times.",
+)
+@click.option(
+    "--friction",
+    is_flag=True,
+    help="Learn a friction coefficient. Without it energy is taken to be conserved.",
+)
+@click.option(
+    "--features",
+    type=click.IntRange(min=1),
+    metavar="COUNT",
+    default=100,
+    show_default=True,
+    help="Fourier features of the Hamiltonian.",
+)
+@click.option(
+    "--seed",
+    type=int,
+    metavar="NUMBER",
+    default=0,
+    show_default=True,
+    help="Seed of every random choice.",
+)
+@click.option("--device", metavar="NAME", help='Where to compute, such as "cuda".')
+@threads_option
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+@click.option(
+    "-o", "--output", type=OutputFile(), required=True, help="Posterior to write, such as fit.pt."
+)
+def fit(
+    file: Path,
+    q: tuple[str, ...],
+    p: tuple[str, ...],
+    time: str,
+    trajectory: str | None,
+    units: tuple[tuple[str, str], ...],
+    friction: bool,
+    features: int,
+    seed: int,
+    device: str | None,
+    quiet: bool,
+    output: Path,
+) -> None:
+    """Fit a file."""
+    import sympgp as sg
+    from sympgp.cli.text import describe_data
+
+    refuse_same_file(file, output)
+    _check_device(device)
+    data = sg.Trajectories.from_csv(file, q, p, time, trajectory, units=dict(units))
+    dissipation = sg.Friction() if friction else sg.Conservative()
+    model = sg.SSGP(data.num_dof, features, dissipation=dissipation, seed=seed)
+    click.echo(f"{file}: {describe_data(data)}")
+    posterior = sg.fit(model, data, seed=seed, device=device, progress=not quiet)
+    posterior.save(output)
+    click.echo(posterior.summary())
+    click.echo(f"Wrote {output}")
+
+
+def _check_device(device: str | None) -> None:
+    """Refuse a device that is not there before any data are read.
+
+    Raises:
+        ValueError: if nothing can be computed on it.
+    """
+    if device is None:
+        return
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    # builds of PyTorch without CUDA fail an assertion
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device: cannot compute on {device!r}: {reason}") from error
+
+
+@click.command(short_help="Print what a posterior found.", epilog=SUMMARY_EXAMPLE)
+@click.argument("file", type=InputFile)
+def summary(file: Path) -> None:
+    """Print what the posterior in FILE found, and what to worry about."""
+    import sympgp as sg
+
+    click.echo(sg.load(file).summary())

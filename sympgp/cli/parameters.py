@@ -1,0 +1,169 @@
+"""Kinds of values that options take, checked before anything is computed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+MAX_TIMES = 1_000_000
+"""More times than this in one prediction are a slip of the step."""
+
+PICTURES = (".png", ".pdf", ".svg")
+
+
+class State(click.ParamType):
+    """A state, written as its numbers separated by commas: ``1.0,0.0``."""
+
+    name = "state"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        """The numbers, coordinates first."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(float(part) for part in value.split(","))
+        except ValueError:
+            numbers = (math.nan,)
+        if not all(map(math.isfinite, numbers)):
+            self.fail(
+                f"expected numbers separated by commas, such as 1.0,0.0, got {value!r}", param, ctx
+            )
+        return numbers
+
+
+class Unit(click.ParamType):
+    """A unit, written ``NAME=UNIT``."""
+
+    name = "unit"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        """The name and its unit."""
+        if isinstance(value, tuple):
+            return value
+        name, _, unit = value.partition("=")
+        if not name.strip() or not unit.strip():
+            self.fail(f"expected NAME=UNIT, such as angle=rad, got {value!r}", param, ctx)
+        return name.strip(), unit.strip()
+
+
+class Number(click.ParamType):
+    """A finite number, positive where asked."""
+
+    name = "number"
+
+    def __init__(self, positive: bool = False) -> None:
+        self.positive = positive
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The number."""
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number) or (self.positive and number <= 0):
+            kind = "positive" if self.positive else "finite"
+            self.fail(f"expected a {kind} number, got {value!r}", param, ctx)
+        return number
+
+
+class OutputFile(click.ParamType):
+    """A file to write, refused at once if it could not be written in the end."""
+
+    name = "file"
+
+    def __init__(self, suffixes: Sequence[str] = ()) -> None:
+        self.suffixes = suffixes
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path; the file itself is left as it is."""
+        from sympgp.posterior.storage import check_writable
+
+        path = Path(value)
+        if self.suffixes and path.suffix.lower() not in self.suffixes:
+            known = ", ".join(self.suffixes)
+            self.fail(f"expected a name that ends in one of {known}, got {value!r}", param, ctx)
+        try:
+            check_writable(path)
+        except ValueError as error:
+            self.fail(str(error).removeprefix("path: "), param, ctx)
+        return path
+
+
+InputFile = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def _use_threads(ctx: click.Context, param: click.Parameter, value: int) -> None:
+    import torch
+
+    torch.set_num_threads(value)
+
+
+threads_option = click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="COUNT",
+    default=1,
+    show_default=True,
+    expose_value=False,
+    callback=_use_threads,
+    help="CPU threads. Small problems are fastest with one.",
+)
+
+
+def refuse_same_file(source: Path, target: Path | None) -> None:
+    """Refuse to write a result over the file it is made from.
+
+    Raises:
+        ValueError: if both are the same file.
+    """
+    if target is not None and target.exists() and target.samefile(source):
+        raise ValueError(f"{target} is the file that is read: expected another one to write")
+
+
+def time_grid(start: float, until: float, step: float | None) -> list[float]:
+    """Times from ``start`` every ``step`` (one 200th of the span when None), and ``until``.
+
+    Raises:
+        ValueError: if ``until`` is not after ``start``, or the times would be too many.
+    """
+    span = until - start
+    if not span > 0:
+        raise ValueError(f"--until: expected a time after {start:g}, got {until:g}")
+    step = span / 200 if step is None else step
+    if span / step > MAX_TIMES:
+        raise ValueError(
+            f"--step: {span / step:.3g} times of a forecast are too many, expected at most "
+            f"{MAX_TIMES:,}: a larger step"
+        )
+    whole = math.floor(span / step * (1 + 1e-12))
+    times = [start + k * step for k in range(whole + 1)]
+    if until - times[-1] > 1e-9 * step:
+        return [*times, until]
+    return [*times[:-1], until]
+
+
+def find_trajectory(name: str | None, labels: Sequence[str]) -> int:
+    """Position of the trajectory with this name; numbers from 0 do where no name is a number.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if name is None:
+        return 0
+    if name in labels:
+        return list(labels).index(name)
+    if not any(label.isdecimal() for label in labels) and name.isdecimal():
+        if int(name) < len(labels):
+            return int(name)
+    shown = ", ".join(labels[:10]) + (", ..." if len(labels) > 10 else "")
+    raise ValueError(f"--trajectory: there is no trajectory {name!r}, only {shown}")

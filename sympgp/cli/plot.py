@@ -1,0 +1,111 @@
+"""``sympgp plot``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sympgp.cli.parameters import PICTURES, InputFile, OutputFile, refuse_same_file, threads_option
+
+HELP = """Draw pictures of FILE: a posterior (.pt) or the draws of a forecast or rollout (.nc).
+
+\b
+Of a posterior:
+  fitted       a trajectory of the data with its bands
+  phase        phase portrait: the field, its uncertainty, the data
+  hamiltonian  mean and standard deviation of the Hamiltonian
+  energy       energy along a trajectory of the data
+  field        mean and standard deviation of the vector field
+Of draws:
+  bands        states over time with their bands
+  energy       energy over time
+
+Without --kind, all of them are drawn. One picture goes to the output file itself; several go to
+files beside it that have their kind in their names, such as fit-phase.png.
+"""
+
+EXAMPLE = """\b
+Examples:
+  sympgp plot fit.pt
+  sympgp plot fit.pt --kind phase -o portrait.png
+  sympgp plot ahead.nc --kind bands --band predictive -o ahead.pdf
+"""
+
+KINDS = ("fitted", "phase", "hamiltonian", "energy", "field", "bands")
+
+
+@click.command(help=HELP, short_help="Draw pictures of a posterior or of draws.", epilog=EXAMPLE)
+@click.argument("file", type=InputFile)
+@click.option(
+    "--kind",
+    "kinds",
+    type=click.Choice(KINDS),
+    multiple=True,
+    help="What to draw. May be given several times.  [default: everything]",
+)
+@click.option(
+    "--trajectory",
+    metavar="NAME",
+    help="Which trajectory to draw over time: its name, or its number from 0."
+    "  [default: the first]",
+)
+@click.option(
+    "--dof",
+    type=click.IntRange(min=0),
+    metavar="NUMBER",
+    default=0,
+    show_default=True,
+    help="Which degree of freedom to draw in phase space.",
+)
+@click.option(
+    "--band",
+    type=click.Choice(("latent", "predictive")),
+    default="latent",
+    show_default=True,
+    help="Bands of the state itself, or of what would be measured of it.",
+)
+@threads_option
+@click.option(
+    "-o",
+    "--output",
+    type=OutputFile(PICTURES),
+    help="Picture to write: .png, .pdf or .svg.  [default: FILE with .png for its ending]",
+)
+def plot(
+    file: Path,
+    kinds: tuple[str, ...],
+    trajectory: str | None,
+    dof: int,
+    band: str,
+    output: Path | None,
+) -> None:
+    """Draw pictures."""
+    from sympgp.cli import pictures
+    from sympgp.posterior.storage import check_writable
+
+    refuse_same_file(file, output)
+    source = pictures.read(file)
+    known = pictures.kinds_of(source)
+    kinds = kinds or known
+    for kind in kinds:
+        if kind not in known:
+            raise ValueError(f"--kind: {file} can be drawn as {', '.join(known)}, not as {kind}")
+    index = pictures.position(source, trajectory)
+    num_dof = len(source.names) // 2
+    if dof >= num_dof:
+        raise ValueError(f"--dof: expected a number from 0 to {num_dof - 1}, got {dof}")
+    paths = _paths(output or file.with_suffix(".png"), kinds)
+    for path in paths:
+        refuse_same_file(file, path)
+        check_writable(path)
+    for kind, path in zip(kinds, paths, strict=True):
+        pictures.save(pictures.draw(source, kind, index, dof, band), path)
+        click.echo(f"Wrote {path}")
+
+
+def _paths(output: Path, kinds: tuple[str, ...]) -> list[Path]:
+    """One file for each kind."""
+    if len(kinds) == 1:
+        return [output]
+    return [output.with_name(f"{output.stem}-{kind}{output.suffix}") for kind in kinds]

@@ -1,0 +1,183 @@
+"""``sympgp forecast`` and ``sympgp rollout``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sympgp.cli.parameters import (
+    PICTURES,
+    InputFile,
+    Number,
+    OutputFile,
+    State,
+    find_trajectory,
+    refuse_same_file,
+    threads_option,
+    time_grid,
+)
+
+FORECAST_HELP = """Continue a trajectory that the posterior in FILE was fitted to.
+
+Each draw is one possible system with one possible present state, followed until the given time;
+the spread of the draws is the uncertainty. The draws are written to a netCDF file, which xarray
+opens.
+"""
+
+FORECAST_EXAMPLE = """\b
+Examples:
+  sympgp forecast fit.pt --until 20 -o ahead.nc
+  sympgp forecast fit.pt --trajectory second --until 20 --step 0.05 -o ahead.nc --plot ahead.png
+"""
+
+ROLLOUT_HELP = """Start new trajectories of the system in FILE from states known exactly.
+
+A state is written as its numbers separated by commas, all coordinates first, then all momenta,
+in the units of the data. The times start at 0. The draws are written to a netCDF file, which
+xarray opens.
+"""
+
+ROLLOUT_EXAMPLE = """\b
+Examples:
+  sympgp rollout fit.pt --x0 1.0,0.0 --until 20 --step 0.05 -o new.nc
+  sympgp rollout fit.pt --x0 -1.0,0.5 --x0 2,0 --until 20 --without-dissipation -o new.nc
+"""
+
+until_option = click.option(
+    "--until", type=Number(), required=True, help="Time to end at, in the units of the data."
+)
+step_option = click.option(
+    "--step",
+    type=Number(positive=True),
+    help="Time between the states that are written.  [default: a 200th of the time covered]",
+)
+samples_option = click.option(
+    "--samples",
+    type=click.IntRange(min=1),
+    metavar="COUNT",
+    default=100,
+    show_default=True,
+    help="Draws.",
+)
+seed_option = click.option(
+    "--seed", type=int, metavar="NUMBER", default=0, show_default=True, help="Seed of the draws."
+)
+output_option = click.option(
+    "-o", "--output", type=OutputFile(), required=True, help="Draws to write, such as out.nc."
+)
+plot_option = click.option(
+    "--plot", type=OutputFile(PICTURES), help="Picture of the bands to write, such as out.png."
+)
+
+
+@click.command(
+    help=FORECAST_HELP, short_help="Continue a fitted trajectory.", epilog=FORECAST_EXAMPLE
+)
+@click.argument("file", type=InputFile)
+@until_option
+@step_option
+@click.option(
+    "--trajectory",
+    metavar="NAME",
+    help="Which trajectory: its name in the data, or its number from 0.  [default: the first]",
+)
+@samples_option
+@seed_option
+@threads_option
+@output_option
+@plot_option
+def forecast(
+    file: Path,
+    until: float,
+    step: float | None,
+    trajectory: str | None,
+    samples: int,
+    seed: int,
+    output: Path,
+    plot: Path | None,
+) -> None:
+    """Continue a training trajectory."""
+    import sympgp as sg
+    from sympgp.cli.text import describe_rollouts
+
+    refuse_same_file(file, output)
+    posterior = sg.load(file)
+    index = find_trajectory(trajectory, posterior.data.labels)
+    times = time_grid(float(posterior.data.times[index][-1]), until, step)
+    ahead = posterior.forecast(times, trajectory=index, num_samples=samples, seed=seed)
+    ahead.to_netcdf(output)
+    click.echo(describe_rollouts(ahead))
+    click.echo(f"Wrote {output}")
+    if plot is not None:
+        from sympgp.cli import pictures
+
+        pictures.save(pictures.continued(posterior, ahead, index), plot)
+        click.echo(f"Wrote {plot}")
+
+
+@click.command(help=ROLLOUT_HELP, short_help="Start new trajectories.", epilog=ROLLOUT_EXAMPLE)
+@click.argument("file", type=InputFile)
+@click.option(
+    "--x0",
+    type=State(),
+    multiple=True,
+    required=True,
+    metavar="Q,P",
+    help="State to start from. May be given several times.",
+)
+@until_option
+@step_option
+@samples_option
+@seed_option
+@threads_option
+@click.option(
+    "--without-dissipation", is_flag=True, help="Switch the friction off: the same system undamped."
+)
+@click.option(
+    "--discrepancy",
+    is_flag=True,
+    help="Let states jump at random as much as the data asked for (see the summary).",
+)
+@output_option
+@plot_option
+def rollout(
+    file: Path,
+    x0: tuple[tuple[float, ...], ...],
+    until: float,
+    step: float | None,
+    samples: int,
+    seed: int,
+    without_dissipation: bool,
+    discrepancy: bool,
+    output: Path,
+    plot: Path | None,
+) -> None:
+    """Start new trajectories."""
+    import sympgp as sg
+    from sympgp.cli.text import describe_rollouts
+
+    refuse_same_file(file, output)
+    times = time_grid(0.0, until, step)
+    posterior = sg.load(file)
+    _check_width(x0, posterior.names)
+    if without_dissipation:
+        posterior = posterior.without_dissipation()
+    new = posterior.rollout(x0, times, num_samples=samples, seed=seed, discrepancy=discrepancy)
+    new.to_netcdf(output)
+    click.echo(describe_rollouts(new))
+    click.echo(f"Wrote {output}")
+    if plot is not None:
+        from sympgp.cli import pictures
+
+        pictures.save(pictures.draw(new, "bands"), plot)
+        click.echo(f"Wrote {plot}")
+
+
+def _check_width(states: tuple[tuple[float, ...], ...], names: tuple[str, ...]) -> None:
+    for state in states:
+        if len(state) != len(names):
+            raise ValueError(
+                f"--x0: expected {len(names)} numbers ({', '.join(names)}), "
+                f"got {len(state)}: {','.join(f'{number:g}' for number in state)}"
+            )

@@ -1,0 +1,81 @@
+"""The examples of README.md: they run as they stand, and what they show is what users see."""
+
+import re
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pytest
+from click.testing import CliRunner
+
+import sympgp as sg
+from sympgp.cli.program import cli
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^ *```{language}\n(.*?)^ *```", README, re.MULTILINE | re.DOTALL)
+
+
+def labels(text: str) -> list[str]:
+    """What the lines of a summary are about, without their numbers."""
+    found = [line for line in text.splitlines() if re.match(r"  \w", line)]
+    return [re.split(r"[:\d]", line)[0].strip() for line in found]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the README's Python has been run from top to bottom."""
+    path = tmp_path_factory.mktemp("readme")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path)
+        names: dict[str, object] = {}
+        for number, block in enumerate(blocks("python")):
+            exec(compile(block, f"README.md, Python example {number}", "exec"), names)
+    plt.close("all")
+    return path
+
+
+def test_the_python_examples_run(folder: Path):
+    assert len(blocks("python")) == 2
+    assert {path.name for path in folder.iterdir()} >= {"data.csv", "fit.pt", "ahead.png"}
+    friction = sg.load(folder / "fit.pt").dissipation()
+    assert abs(float(friction.mean) - 0.1) < 4 * float(friction.stddev)
+
+
+def test_the_file_shown_is_the_one_written(folder: Path):
+    shown = next(block for block in blocks("text") if block.startswith("trajectory,"))
+    lines = (folder / "data.csv").read_text(encoding="utf-8").splitlines()
+    assert shown.splitlines()[:-1] == lines[:5]
+
+
+def test_the_summary_shown_has_the_lines_of_a_real_one(folder: Path):
+    shown = next(block for block in blocks("text") if block.startswith("Posterior of"))
+    assert labels(shown) == labels(sg.load(folder / "fit.pt").summary())
+    assert len(labels(shown)) > 5
+
+
+def test_the_commands_run(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(folder)
+    commands = [line for block in blocks("console") for line in block.splitlines()]
+    assert len(commands) == 5
+    for command in commands:
+        program, *arguments = command.removeprefix("$ ").split()
+        if arguments[0] == "fit":
+            arguments += ["--features", "20"]  # quicker; the fit above has as many as it says
+        done = CliRunner().invoke(cli, arguments)
+        assert program == "sympgp" and done.exit_code == 0, f"{command}\n{done.output}"
+        for output in re.findall(r"(?:-o|--plot) (\S+)", command):
+            assert (folder / output).stat().st_size > 0
+
+
+def test_links_lead_to_files_and_headings():
+    headings = re.findall(r"^#+ (.*)$", README, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}
+    links = re.findall(r"\]\(([^)]+)\)", README)
+    assert links
+    for link in links:
+        if link.startswith("#"):
+            assert link[1:] in anchors
+        elif not link.startswith("http"):
+            assert (Path(__file__).parent.parent / link).exists()
