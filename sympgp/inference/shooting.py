@@ -49,8 +49,12 @@ def _rk4(field: BoundField, z: Tensor, h: Tensor) -> tuple[Tensor, tuple[Tensor,
 
 
 def nominal_path(
-    field: BoundField, z0: Float[Tensor, "windows dim"], nodes: Nodes, windows: Windows, step: float
-) -> tuple[Float[Tensor, "windows slots dim"], Float[Tensor, "windows dim"]]:
+    field: BoundField,
+    z0: Float[Tensor, "*draws windows dim"],
+    nodes: Nodes,
+    windows: Windows,
+    step: float,
+) -> tuple[Float[Tensor, "*draws windows slots dim"], Float[Tensor, "*draws windows dim"]]:
     """Integrate every window: the states at its nodes and at its end (the next one's start)."""
     dt = nodes.dt[windows.nodes]
     counts = substeps(dt, step)

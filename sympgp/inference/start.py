@@ -46,11 +46,14 @@ def prepare(data: Trajectories, step: float | None, default_step: float) -> Prep
         step: solver step in user time, or None for the default.
         default_step: in scaled time, where one unit is a radian of the typical oscillation.
     """
-    states = torch.cat(list(data.states))
+    # Rows without any observation count for nothing, not even in the sampling interval.
+    seen = [~x.isnan().all(-1) for x in data.states]
+    states = torch.cat([x[s] for x, s in zip(data.states, seen, strict=True)])
+    times = [t[s] for t, s in zip(data.times, seen, strict=True)]
     center = states.nanmean(0)
     spread = ((states - center) ** 2).nanmean(0).sqrt()
-    interval = torch.cat([t.diff() for t in data.times]).median()
-    origin = torch.stack([t[0] for t in data.times]).min()
+    interval = torch.cat([t.diff() for t in times]).median()
+    origin = torch.stack([t[0] for t in times]).min()
     scaling = CanonicalScaling.from_spread(center, spread, interval, origin)
     nodes = Nodes.from_data(data, scaling)
     path = smooth(nodes, 1)

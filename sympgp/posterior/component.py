@@ -52,8 +52,7 @@ class Component:
             uniform = torch.rand(num, generator=generator, dtype=torch.float64).to(free)
             cut = truncated_quantile(self.theta[-1], deviation, uniform)
             theta = theta + (cut - free).unsqueeze(-1) * direction
-        gamma = torch.distributions.Gamma(self.noise_shape, torch.ones_like(self.noise_shape))
-        unit = _gamma(gamma.concentration, num, generator)
+        unit = _gamma(self.noise_shape, num, generator)
         return theta, (self.noise_rate / unit).sqrt()
 
     def damping_direction(self) -> tuple[Tensor, Tensor]:
@@ -122,13 +121,10 @@ def normal(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> 
 
 
 def _gamma(shape: Tensor, num: int, generator: torch.Generator) -> Tensor:
-    """Gamma(shape, 1) draws (num, D) by the Wilson-Hilferty cube, accurate for shapes above one.
-
-    ``torch.distributions`` takes no generator; the noise posteriors have shapes of at least two.
-    """
-    white = normal((num, len(shape)), shape, generator)
-    cube = 1.0 - 1.0 / (9.0 * shape) + white / (3.0 * shape.sqrt())
-    return shape * cube.clamp(min=1e-3) ** 3
+    """Gamma(shape, 1) draws (num, D) from a CPU generator."""
+    # What torch.distributions.Gamma draws with; the distribution itself takes no generator.
+    wide = shape.cpu().double().expand(num, -1)
+    return torch._standard_gamma(wide, generator=generator).to(shape)
 
 
 def truncated_quantile(mean: Tensor, deviation: Tensor, uniform: Tensor) -> Tensor:
@@ -137,18 +133,28 @@ def truncated_quantile(mean: Tensor, deviation: Tensor, uniform: Tensor) -> Tens
     Computed from the upper tail, so that it stays accurate far below zero.
     """
     upper = torch.special.ndtr(mean / deviation)
-    far = mean < -6.0 * deviation
-    # Far in the tail the cut normal is close to an exponential of rate |mean| / deviation^2.
-    tail = -torch.log1p(-uniform) * deviation**2 / mean.abs().clamp(min=1e-300)
     bulk = mean - deviation * torch.special.ndtri((upper * (1.0 - uniform)).clamp(min=1e-300))
-    return torch.where(far, tail, bulk).clamp(min=0.0)
+    # Where hardly anything of the normal is left, Newton's method on the logarithm of the tail,
+    # from the quantile of exp(-alpha x - x^2 / 2).
+    alpha = (-mean / deviation).clamp(min=6.0)
+    log_tail = torch.log1p(-uniform)
+    x = (alpha**2 - 2.0 * log_tail).sqrt() - alpha
+    target = torch.special.log_ndtr(-alpha) + log_tail
+    for _ in range(3):
+        x = x + (torch.special.log_ndtr(-alpha - x) - target) / _hazard(alpha + x)
+    far = mean < -6.0 * deviation
+    return torch.where(far, deviation * x, bulk).clamp(min=0.0)
+
+
+def _hazard(alpha: Tensor) -> Tensor:
+    """``phi(alpha) / Phi(-alpha)`` through the scaled complementary error function."""
+    return math.sqrt(2.0 / math.pi) / torch.special.erfcx(alpha / math.sqrt(2.0))
 
 
 def truncated_moments(mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance of ``N(mean, deviation^2)`` cut to the positive half line."""
     alpha = -mean / deviation
-    # The hazard phi(alpha) / Phi(-alpha) through the scaled complementary error function.
-    hazard = math.sqrt(2.0 / math.pi) / torch.special.erfcx(alpha / math.sqrt(2.0))
+    hazard = _hazard(alpha)
     first = mean + deviation * hazard
     second = deviation**2 * (1.0 + alpha * hazard - hazard**2)
     return first.clamp(min=0.0), second.clamp(min=1e-12 * deviation**2)

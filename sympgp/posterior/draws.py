@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from torch import Tensor
 from sympgp.energies.base import Basis
 from sympgp.fields import BoundField
 from sympgp.phase_space import CanonicalScaling
+from sympgp.trajectories import as_tensor
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,23 @@ def mixture_moments(means: Sequence[Tensor], variances: Sequence[Tensor]) -> Mar
     mean = stacked.mean(0)
     variance = torch.stack(list(variances)).mean(0) + ((stacked - mean) ** 2).mean(0)
     return Marginal(mean, variance.sqrt())
+
+
+def scaled_states(scaling: CanonicalScaling, x: Any, name: str = "x") -> Float[Tensor, "batch dim"]:
+    """Scaled states (B, 2n) from what a user gave: (B, 2n), or (2n,) for one state.
+
+    Raises:
+        ValueError: states of another width.
+    """
+    states = as_tensor(x, name).to(scaling.center)
+    if states.dim() == 1:
+        states = states.unsqueeze(0)
+    if states.dim() != 2 or states.shape[1] != 2 * scaling.num_dof:
+        raise ValueError(
+            f"{name}: expected states of shape (number, {2 * scaling.num_dof}), "
+            f"got {tuple(states.shape)}"
+        )
+    return scaling.to_scaled(states)
 
 
 @dataclass(frozen=True)
@@ -96,21 +115,25 @@ class FunctionDraws:
         """Observation noise of each draw, user units."""
         return torch.cat([part.noise_std for part in self._parts]) * self._scaling.scale
 
-    def __call__(
-        self, x: Float[Tensor, "batch dim"], u: None = None
-    ) -> Float[Tensor, "draws batch dim"]:
-        """``dx/dt`` of every draw at the states x; ``u`` is for fields with inputs."""
+    def __call__(self, x: Any, u: None = None) -> Float[Tensor, "draws batch dim"]:
+        """``dx/dt`` of every draw at the states x (B, 2n); ``u`` is for fields with inputs.
+
+        Raises:
+            ValueError: states of another width; inputs.
+        """
         if u is not None:
             raise ValueError("u: expected None, since this field has no inputs")
-        x = torch.as_tensor(x).to(self._scaling.scale)
-        z = self._scaling.to_scaled(x)
+        z = scaled_states(self._scaling, x)
         rates = [p.field(0.0, z.expand(len(p.theta), *z.shape)) for p in self._parts]
         return torch.cat(rates) * self._scaling.velocity_scale
 
-    def energy(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "draws batch"]:
-        """``H(x) - H(reference)`` of every draw, user units."""
-        x = torch.as_tensor(x).to(self._scaling.scale)
-        z = self._scaling.to_scaled(x)
+    def energy(self, x: Any) -> Float[Tensor, "draws batch"]:
+        """``H(x) - H(reference)`` of every draw at the states x (B, 2n), user units.
+
+        Raises:
+            ValueError: states of another width.
+        """
+        z = scaled_states(self._scaling, x)
         return self.energy_along(z.expand(self.num_samples, *z.shape))
 
     def energy_along(self, z: Float[Tensor, "draws batch dim"]) -> Float[Tensor, "draws batch"]:

@@ -17,7 +17,13 @@ from sympgp.phase_space import CanonicalScaling
 from sympgp.posterior import prediction
 from sympgp.posterior.component import Component
 from sympgp.posterior.diagnostics import Diagnostics
-from sympgp.posterior.draws import Draws, FunctionDraws, Marginal, mixture_moments
+from sympgp.posterior.draws import (
+    Draws,
+    FunctionDraws,
+    Marginal,
+    mixture_moments,
+    scaled_states,
+)
 from sympgp.posterior.summary import summarize
 from sympgp.rollouts import Rollouts
 from sympgp.trajectories import Trajectories, as_tensor
@@ -157,12 +163,12 @@ class Posterior:
         Raises:
             ValueError: a number of samples below one.
         """
-        if num_samples < 1:
-            raise ValueError(f"num_samples: expected at least 1, got {num_samples!r}")
         generator = torch.Generator().manual_seed(seed)
         return self._draw(num_samples, generator)
 
     def _draw(self, num_samples: int, generator: torch.Generator) -> FunctionDraws:
+        if num_samples < 1:
+            raise ValueError(f"num_samples: expected at least 1, got {num_samples!r}")
         count = len(self.components)
         parts = []
         for k, component in enumerate(self.components):
@@ -283,15 +289,7 @@ class Posterior:
         save(self, path)
 
     def _scaled_states(self, x: Any, name: str = "x") -> Float[Tensor, "batch dim"]:
-        states = as_tensor(x, name).to(self.scaling.center)
-        if states.dim() == 1:
-            states = states.unsqueeze(0)
-        if states.dim() != 2 or states.shape[1] != 2 * self.num_dof:
-            raise ValueError(
-                f"{name}: expected states of shape (number, {2 * self.num_dof}), "
-                f"got {tuple(states.shape)}"
-            )
-        return self.scaling.to_scaled(states)
+        return scaled_states(self.scaling, x, name)
 
     def _trajectory(self, index: int) -> int:
         if not 0 <= index < len(self.data):

@@ -279,7 +279,11 @@ def fitted(
         starts = states.sample(trajectory, part.theta - component.theta, white)
         pieces = []
         edges = [float(states.times[k]) for k in windows]
-        edges[0] = min(edges[0], wanted[0])
+        # Rows before the first observation are reached backwards in time.
+        early = [t for t in wanted if t < edges[0] - ROUNDING]
+        if early:
+            path = solver(part.field, starts[:, :1], [edges[0], *reversed(early)])[0]
+            pieces.append(path[:, :, 1:].flip(2))
         for position, begin in enumerate(edges):
             end = edges[position + 1] - ROUNDING if position + 1 < len(edges) else float("inf")
             inside = [t for t in wanted if begin - ROUNDING <= t < end]

@@ -100,6 +100,8 @@ def load(path: str | PathLike[str], device: torch.device | str | None = None) ->
     if not Path(path).is_file():
         raise FileNotFoundError(f"path: there is no file {fspath(path)!r}")
     wrong = f"path: {fspath(path)!r} is not a posterior written by sympgp"
+    if not zipfile.is_zipfile(path):  # other contents fail in torch.load in many ways
+        raise ValueError(wrong)
     try:
         content = torch.load(fspath(path), map_location=device or "cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
@@ -142,12 +144,12 @@ def check_writable(path: str | PathLike[str]) -> None:
         ValueError: its folder does not exist, it is a folder, or it may not be written.
     """
     target = Path(path)
-    if target.is_dir():
-        raise ValueError(f"path: expected a file to write, got the folder {fspath(path)!r}")
-    if not target.parent.is_dir():
-        raise ValueError(f"path: the folder {fspath(target.parent)!r} does not exist")
-    existed = target.exists()
     try:
+        if target.is_dir():
+            raise ValueError(f"path: expected a file to write, got the folder {fspath(path)!r}")
+        if not target.parent.is_dir():
+            raise ValueError(f"path: the folder {fspath(target.parent)!r} does not exist")
+        existed = target.exists()
         with target.open("ab"):
             pass
     except OSError as error:
