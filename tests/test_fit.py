@@ -232,6 +232,15 @@ def test_a_channel_that_never_changes_is_named(data):
         refused(Trajectories(list(data.times), states))
 
 
+def test_single_observed_rows_are_not_enough(data):
+    states = [x.clone() for x in data.states] * 2
+    for x in states:
+        x[1:] = NAN
+    times = list(data.times) * 2
+    with pytest.raises(ValueError, match="data: expected a trajectory observed at two times"):
+        refused(Trajectories(times, states))
+
+
 def test_inputs_are_refused_by_models_without(data):
     inputs = [torch.ones(len(t), 1) for t in data.times]
     with pytest.raises(ValueError, match="data: the model has no inputs, but the data have"):

@@ -90,7 +90,7 @@ def check_data(model: HamiltonianModel, data: Trajectories) -> None:
 
     Raises:
         ValueError: another number of degrees of freedom; a channel that is never observed or
-            never changes; inputs.
+            never changes; no trajectory observed at two times; inputs.
     """
     if data.num_dof != model.num_dof:
         raise ValueError(
@@ -99,6 +99,8 @@ def check_data(model: HamiltonianModel, data: Trajectories) -> None:
         )
     if data.inputs is not None:
         raise ValueError("data: the model has no inputs, but the data have")
+    if all(int((~x.isnan()).any(1).sum()) < 2 for x in data.states):
+        raise ValueError("data: expected a trajectory observed at two times or more, got none")
     states = torch.cat(list(data.states))
     for channel, name in enumerate(data.names):
         seen = states[:, channel][~states[:, channel].isnan()]
