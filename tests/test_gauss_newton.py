@@ -65,7 +65,8 @@ def test_noise_moves_to_its_fixed_point(duration):
     )
     chain = problem.eliminate(linear, estimate, end)
     precision, _ = problem.normal_equations(linear, estimate, chain)
-    noise, squares, gamma = noise_update(problem, linear, estimate, chain, precision)
+    squares = linear.shared[:, -1, -1]
+    noise, gamma = noise_update(problem, linear, estimate, chain, precision, squares)
     Q, _ = dense_gauss_newton(problem, estimate)
     jacobian = dense_jacobian(problem, estimate)
     predicted, values, channels = observed(problem, unknowns(estimate))

@@ -69,6 +69,18 @@ def test_gram_matrices_are_those_of_the_dense_jacobian(num_dof, duration):
             torch.testing.assert_close(linear.local[channel, k], expected)
 
 
+@pytest.mark.parametrize("duration", DURATIONS)
+def test_each_observation_enters_the_gram_matrices_once(duration):
+    """States at rest repeat their start: the start's Gram entries count the observations."""
+    problem, estimate = shooting(duration=duration)
+    theta = torch.zeros_like(estimate.theta)
+    path = estimate.start[:, None].expand(-1, problem.windows.nodes.shape[1], -1)
+    linear = linearize(problem.field, theta, path, problem.nodes, problem.windows, problem.step)
+    counted = linear.local[..., :2].diagonal(dim1=-2, dim2=-1).sum((0, 1))
+    torch.testing.assert_close(counted, problem.nodes.counts)
+    assert int(counted.sum()) == ragged_data().num_observations
+
+
 def test_end_derivatives_against_finite_differences():
     problem, estimate = shooting(num_dof=2)
     path, _, _ = problem.evaluate(estimate)

@@ -15,10 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sympgp.inference.layout import Nodes
-from sympgp.inference.levenberg_marquardt import Estimate, Problem, noise_update
+from sympgp.inference.levenberg_marquardt import Estimate, Problem, noise_update, squares_after
 from sympgp.inference.shooting import INITIAL_VARIANCE, Linearization, linearize
 
-PRIOR_SCALE = 10.0
+PRIOR_SCALE = 3.0
 """Standard deviation of the jumps' half-normal prior, in units of the average noise: nearly flat
 up to where the evidence falls."""
 
@@ -54,7 +54,8 @@ def log_evidence(
     stddev = prior.rsqrt()
     white = precision * stddev[:, None] * stddev
     logdet = torch.linalg.slogdet(white).logabsdet + chain.logdet
-    noise, _, _ = noise_update(problem, linear, estimate, chain, precision)
+    squares = squares_after(linear, step, moved)
+    noise, _ = noise_update(problem, linear, estimate, chain, precision, squares)
     counts = problem.nodes.counts / estimate.inflation
     total = -value - 0.5 * logdet - (counts * estimate.noise_std.log()).sum()
     return float(total), noise
@@ -87,8 +88,12 @@ class DefectPosterior:
 def defect_posterior(problem: Problem, estimate: Estimate, count: int = 21) -> DefectPosterior:
     """Posterior of the jump size, from one linearisation about the present path.
 
+    Zero where every trajectory is one window, since there is nothing to tell it from.
+
     The noise is re-estimated at every value of the grid.
     """
+    if problem.windows.joined:
+        return DefectPosterior((0.0,), (1.0,), 0.0)
     path, end, _ = problem.evaluate(estimate)
     linear = linearize(
         problem.field, estimate.theta, path, problem.nodes, problem.windows, problem.step
@@ -114,8 +119,8 @@ def autocorrelation_time(
 ) -> Float[Tensor, " dim"]:
     """``max(1, 1 + 2 sum_k rho_k)`` of each channel's residuals, in observations.
 
-    The sum ends at the first lag without positive correlation, and two standard errors of the
-    sum under independence are taken off, so that white residuals give one.
+    The sum ends at the first lag without positive correlation, and one standard error of the
+    sum under independence is taken off, so that white residuals give about one.
     """
     times = []
     for channel in range(residual.shape[1]):
@@ -131,6 +136,6 @@ def autocorrelation_time(
             if product <= 0.0:
                 break
             total += product / power
-            best = max(best, total - 2.0 * (lag / count) ** 0.5)
+            best = max(best, total - (lag / count) ** 0.5)
         times.append(1.0 + 2.0 * best)
     return residual.new_tensor(times)

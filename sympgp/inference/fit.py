@@ -56,7 +56,7 @@ def fit(
             )
     engine = _engine(inference, integrator)
     check_data(model, data)
-    data = data.to(device=device)
+    data = _on_device(data, device)
     with tqdm(disable=not progress, bar_format="{desc} [{elapsed}]{postfix}", leave=False) as bar:
 
         def report(stage: str, objective: float | None) -> None:
@@ -67,6 +67,13 @@ def fit(
             bar.refresh()
 
         return engine.run(model, data, seed, report)
+
+
+def _on_device(data: Trajectories, device: torch.device | str | None) -> Trajectories:
+    try:
+        return data.to(device=device)
+    except (AssertionError, RuntimeError) as error:  # what PyTorch raises, by kind of build
+        raise ValueError(f"device: {device!r} cannot be used here: {error}") from error
 
 
 def _engine(inference: InferenceEngine | None, integrator: Integrator | None) -> InferenceEngine:

@@ -15,7 +15,7 @@ from sympgp.inference.base import InferenceEngine, Report
 from sympgp.inference.evidence import FrozenModel, HyperPosterior
 from sympgp.inference.layout import Windows
 from sympgp.inference.levenberg_marquardt import NOISE_SHAPE, Solution
-from sympgp.inference.search import OSCILLATION, Search
+from sympgp.inference.search import OSCILLATION, WORSE, Search
 from sympgp.inference.start import Prepared, integral_form, prepare
 from sympgp.models import HamiltonianModel
 from sympgp.posterior import Component, Diagnostics, Posterior, WindowStates
@@ -23,6 +23,9 @@ from sympgp.trajectories import Trajectories
 
 DEFAULT_STEP = 0.25
 """Solver step in scaled time, before refinement: 25 steps an oscillation."""
+
+SPARE_SHARE = 0.3
+"""Below this share of observations that the fit does not use up, the noise is not trusted."""
 
 
 @dataclass(frozen=True)
@@ -81,14 +84,13 @@ class GaussNewton(InferenceEngine):
         joined = search.grow_windows()
         window_time = search.duration
         defect = search.measure_discrepancy()
-        search.solve("fitting", 0.01)
         for k in range(self.hyperparameter_rounds):
             last = k + 1 == self.hyperparameter_rounds
             frozen, found = search.learn_hyperparameters(energy, priors, hyper, last)
             hyper = found.hyperparameters(found.mean)
             search.solve("fitting", 0.01)
         error = search.refine_step() if self.step is None else search.solver_error()
-        components = self._mixture(model, search, prepared, frozen, found, seed)
+        components, notes = self._mixture(model, search, prepared, frozen, found, seed)
         diagnostics = Diagnostics(
             engine="GaussNewton",
             seconds=time.perf_counter() - began,
@@ -100,6 +102,7 @@ class GaussNewton(InferenceEngine):
             solver_step=search.step * float(scaling.time_scale),
             solver_error=error,
             inflation=tuple(search.inflation.tolist()),
+            notes=notes + _scarcity(search, data.names),
         )
         return Posterior(components, scaling, model.dissipation, data, diagnostics)
 
@@ -133,12 +136,13 @@ class GaussNewton(InferenceEngine):
         frozen: FrozenModel,
         found: HyperPosterior,
         seed: int,
-    ) -> tuple[Component, ...]:
-        """Refit about draws of the hyperparameters, jumps and spectral points."""
+    ) -> tuple[tuple[Component, ...], tuple[str, ...]]:
+        """Refit about draws of the hyperparameters and spectral points; and notes on failures."""
         if self.num_components == 1:
             hyper = found.hyperparameters(found.mean)
-            return (component(search, prepared, hyper),)
-        components = []
+            return (component(search, prepared, hyper),), ()
+        components: list[Component] = []
+        failed: list[int] = []
         count = self.num_components
         root = torch.linalg.cholesky(found.covariance)
         points = _stratified(count, len(found.mean), seed).to(found.mean)
@@ -149,10 +153,35 @@ class GaussNewton(InferenceEngine):
             one.change_field(
                 frozen, HamiltonianField(energy.basis(hyper), search.field.dissipation)
             )
-            one.solve(f"component {k + 1} of {count}", 0.1)
-            search.iterations, search.converged = one.iterations, one.converged
+            try:
+                one.solve(f"component {k + 1} of {count}", 0.1)
+            except FloatingPointError:
+                failed.append(k)
+                continue
+            search.iterations = one.iterations
+            if bool((one.noise_std > WORSE * search.noise_std).any()):
+                failed.append(k)
+                continue
+            search.converged = one.converged
             components.append(component(one, prepared, hyper))
-        return tuple(components)
+        if not components:
+            components.append(component(search, prepared, found.hyperparameters(found.mean)))
+        notes = [f"component {k + 1} of {count} ended in a worse optimum: left out" for k in failed]
+        return tuple(components), tuple(notes)
+
+
+def _scarcity(search: Search, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Notes on channels with so few observations that nothing is left to tell the noise from."""
+    solution = search.solution
+    if solution is None:
+        return ()
+    share = (search.nodes.counts - solution.degrees) / search.nodes.counts
+    return tuple(
+        f"{name} has hardly more observations than the fit has freedom: its noise, and with it "
+        "the bands, may be far too small"
+        for name, left in zip(names, share.tolist(), strict=True)
+        if left < SPARE_SHARE
+    )
 
 
 def _stratified(count: int, dim: int, seed: int) -> Tensor:

@@ -16,7 +16,7 @@ from sympgp.trajectories import Trajectories
 class Nodes:
     """All trajectories in scaled units, one after another, as nodes in time.
 
-    Rows without any observation are dropped and gaps longer than the usual sampling interval are
+    Rows without any observation are dropped and gaps longer than most sampling intervals are
     split evenly by unobserved nodes, so that one interval never needs many solver steps. Node i
     begins the interval of length ``dt[i]`` to the next node of its trajectory; ``dt`` is zero at
     the last one, and at a padding node that ends the arrays.
@@ -41,7 +41,7 @@ class Nodes:
         seen = [~torch.isnan(x).all(-1) for x in data.states]
         times = [scaling.to_scaled_time(t[s]) for t, s in zip(data.times, seen, strict=True)]
         states = [scaling.to_scaled(x[s]) for x, s in zip(data.states, seen, strict=True)]
-        longest = 1.5 * torch.cat([t.diff() for t in times]).median()
+        longest = 1.5 * torch.cat([t.diff() for t in times]).quantile(0.9)
         parts = [_split_gaps(t, z, longest) for t, z in zip(times, states, strict=True)]
         parts.append((times[0][:1], torch.full_like(states[0][:1], torch.nan)))
         values = torch.cat([z for _, z in parts])

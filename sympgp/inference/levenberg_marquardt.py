@@ -57,7 +57,6 @@ class Solution:
         objective: negative log posterior, up to a constant.
         iterations: accepted steps.
         converged: whether the search ended by its tolerance.
-        ended: last windows' end states, (W, D).
     """
 
     estimate: Estimate
@@ -158,14 +157,32 @@ def solve_damped(precision: Tensor, gradient: Tensor, prior: Tensor, damping: fl
     return -stddev * torch.cholesky_solve((stddev * gradient).unsqueeze(-1), factor).squeeze(-1)
 
 
+def squares_after(
+    linear: Linearization,
+    step: Float[Tensor, " params"],
+    moved: Float[Tensor, "windows dim"],
+) -> Float[Tensor, " dim"]:
+    """Residual sum of squares of each channel after a step of the linearised model."""
+    dim = moved.shape[-1]
+    full = torch.cat([step, step.new_ones(1)])
+    shared = torch.einsum("i,cij,j->c", full, linear.shared, full)
+    side = linear.local[..., dim:] @ full
+    block = (linear.local[..., :dim] @ moved.unsqueeze(-1)).squeeze(-1)
+    return (shared + ((2.0 * side + block) * moved).sum((1, 2))).clamp(min=0.0)
+
+
 def noise_update(
-    problem: Problem, linear: Linearization, estimate: Estimate, chain: Chain, precision: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """``sigma_c^2 = (RSS_c + 2 b) / (n_c - gamma_c + 2 a + 2)`` per channel, with RSS and gamma.
+    problem: Problem,
+    linear: Linearization,
+    estimate: Estimate,
+    chain: Chain,
+    precision: Tensor,
+    squares: Float[Tensor, " dim"],
+) -> tuple[Float[Tensor, " dim"], Float[Tensor, " dim"]]:
+    """``sigma_c^2 = (RSS_c + 2 b) / (n_c - gamma_c + 2 a + 2)`` per channel, and gamma.
 
     ``gamma_c = tr(precision^-1 J_c' J_c) / sigma_c^2`` over all unknowns, states included.
     """
-    squares = linear.shared[:, -1, -1]
     dim = squares.shape[0]
     _, slope, cov = chain.smooth(problem.windows)
     inverse = torch.linalg.inv(precision)
@@ -178,10 +195,9 @@ def noise_update(
         total = linear.shared[channel, :-1, :-1] + 2.0 * flat.mT @ cross
         degrees.append((inverse * total).sum() + (cov * block).sum())
     gamma = torch.stack(degrees) * estimate.weights
-    counts = problem.nodes.counts
-    spare = (counts - gamma).clamp(min=0.0)
+    spare = (problem.nodes.counts - gamma).clamp(min=0.0)
     variance = (squares + 2 * NOISE_RATE) / (spare + 2 * NOISE_SHAPE + 2)
-    return variance.sqrt(), squares, gamma
+    return variance.sqrt(), gamma
 
 
 def levenberg_marquardt(
@@ -203,7 +219,8 @@ def levenberg_marquardt(
         )
         chain = problem.eliminate(linear, estimate, end)
         precision, gradient = problem.normal_equations(linear, estimate, chain)
-        noise, squares, degrees = noise_update(problem, linear, estimate, chain, precision)
+        squares = linear.shared[:, -1, -1]
+        noise, degrees = noise_update(problem, linear, estimate, chain, precision, squares)
         settled = fixed_noise or float((noise / estimate.noise_std).log().abs().max()) < 1e-3
         if not fixed_noise:
             estimate = replace(estimate, noise_std=noise)
@@ -258,9 +275,12 @@ def _try_step(
     problem: Problem, linear: Linearization, estimate: Estimate, end: Tensor, damping: float
 ) -> tuple[Estimate, Tensor, Tensor, Tensor] | None:
     """One damped step and where it leads; None when the numbers fail there."""
-    chain = problem.eliminate(linear, estimate, end, damping)
-    precision, gradient = problem.normal_equations(linear, estimate, chain)
-    step = solve_damped(precision, gradient, problem.field.prior_precision(), damping)
+    try:
+        chain = problem.eliminate(linear, estimate, end, damping)
+        precision, gradient = problem.normal_equations(linear, estimate, chain)
+        step = solve_damped(precision, gradient, problem.field.prior_precision(), damping)
+    except torch.linalg.LinAlgError:  # more damping makes the systems well conditioned
+        return None
     mean, slope, _ = chain.smooth(problem.windows)
     moved = mean + (slope @ step)
     new = replace(estimate, theta=estimate.theta + step, start=estimate.start + moved)

@@ -139,9 +139,10 @@ class Search:
         self.report("measuring model discrepancy", None)
         self.duration = min(self.duration, OSCILLATION)
         self.windows = Windows.of_duration(self.nodes, self.duration)
-        self.inflation = autocorrelation_time(self.states - self.nodes.values, self.nodes)
         found = defect_posterior(self.problem(), self.estimate())
         self.defect_std = found.root_mean_square
+        self.solve("fitting", 0.01)
+        self.inflation = autocorrelation_time(self.states - self.nodes.values, self.nodes)
         return found
 
     def frozen_model(self, duration: float) -> tuple[FrozenModel, float]:
@@ -175,7 +176,7 @@ class Search:
         model, share = self.frozen_model(longest)
         weights = self.estimate().weights
         found = optimise_hyperparameters(
-            lambda basis: share * model.solve(basis, self.field, self.theta, weights)[0],
+            lambda basis: model.solve(basis, self.field, self.theta, share * weights)[0],
             energy,
             priors,
             start,
@@ -187,6 +188,8 @@ class Search:
 
     def refine_step(self) -> float:
         """Halve the solver step until its error is small against the posterior's deviation."""
+        # No step is longer than an interval, so halving starts there.
+        self.step = min(self.step, float(self.nodes.dt.max()))
         for attempt in range(4):
             error = self.solver_error()
             if error <= SOLVER_TOLERANCE or attempt == 3:
@@ -201,7 +204,8 @@ class Search:
         if solution is None:
             return math.inf
         bound, start = self.field.bind(self.theta), solution.estimate.start
-        finer, _ = nominal_path(bound, start, self.nodes, self.windows, 0.5 * self.step)
+        step = min(self.step, float(self.nodes.dt.max()))
+        finer, _ = nominal_path(bound, start, self.nodes, self.windows, 0.5 * step)
         generator = torch.Generator().manual_seed(0)
         white = torch.randn(
             num_draws, len(self.theta), generator=generator, dtype=torch.float64
@@ -217,8 +221,11 @@ class Search:
         )
         valid = self.windows.nodes < self.nodes.first[-1]
         error = _rms((solution.path - finer)[valid])
-        deviation = _rms((draws - solution.path)[:, valid].flatten(0, 1))
-        return float((error / deviation).nan_to_num(posinf=0.0).max())
+        kept = draws[draws.isfinite().all(-1).all(-1).all(-1)]
+        if not len(kept):
+            return math.inf
+        deviation = _rms((kept - solution.path)[:, valid].flatten(0, 1))
+        return float((error / deviation.clamp(min=1e-300)).nan_to_num(nan=math.inf).max())
 
 
 def _rms(values: Float[Tensor, "rows dim"]) -> Float[Tensor, " dim"]:

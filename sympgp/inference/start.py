@@ -17,8 +17,11 @@ from sympgp.inference.smoothing import SmoothedPath, smooth
 from sympgp.phase_space import CanonicalScaling
 from sympgp.trajectories import Trajectories
 
-START_WINDOW = 5.0
-"""Windows of the integral form, in scaled time: errors of the smoothed path must not add up."""
+START_WINDOW, START_NODES = 5.0, 3000
+"""Windows of the integral form, in scaled time: errors of the smoothed path must not add up; and
+how many nodes enter it."""
+LONGEST_GAP = 100.0
+"""A gap of this many scaled times, 16 oscillations, leaves no phase to continue."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,29 @@ def prepare(data: Trajectories, step: float | None, default_step: float) -> Prep
     unit = _characteristic_time(nodes, path, scaling.spread)
     scaling = replace(scaling, time_scale=interval * unit)
     nodes = replace(nodes, times=nodes.times / unit, dt=nodes.dt / unit)
+    _check_gaps(times, scaling)
     scaled_step = default_step if step is None else step / float(scaling.time_scale)
     parts = math.ceil(float(nodes.dt.max()) / default_step)
     if parts > 1:
         path = smooth(nodes, parts)
     return Prepared(scaling, nodes, path, scaled_step)
+
+
+def _check_gaps(times: list[Tensor], scaling: CanonicalScaling) -> None:
+    """Refuse gaps that no trajectory can be followed across.
+
+    Raises:
+        ValueError: such a gap, with its place.
+    """
+    for index, own in enumerate(times):
+        gap = own.diff() / scaling.time_scale
+        if len(gap) and float(gap.max()) > LONGEST_GAP:
+            row = int(gap.argmax())
+            raise ValueError(
+                f"data: trajectory {index} has a gap from t = {float(own[row]):g} to "
+                f"{float(own[row + 1]):g}, more than {LONGEST_GAP / 6.3:.0f} oscillations long; "
+                "split it there into two trajectories"
+            )
 
 
 def _characteristic_time(nodes: Nodes, path: SmoothedPath, spread: Tensor) -> Tensor:
@@ -83,7 +104,7 @@ def integral_form(
     weights, so the linear solution is repeated about the last one.
     """
     nodes, path = prepared.nodes, prepared.path
-    windows = Windows.of_duration(nodes, START_WINDOW)
+    windows = Windows.of_duration(nodes, START_WINDOW).thinned(START_NODES)
     index = windows.nodes.reshape(-1)
     stages = path.stages[index]
     batch, num, dim = stages.shape

@@ -16,7 +16,7 @@ POINTS_AT_ONCE = 2_000_000
 """Numbers of one Jacobian block held at a time while variances are computed."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Component:
     """``theta = (w, rho) ~ N(mean, precision^-1)`` cut to ``rho >= 0``, for one set of features.
 

@@ -14,7 +14,8 @@ class Diagnostics:
         seconds: wall time of the fit.
         iterations: accepted steps in all.
         converged: whether every search ended by its tolerance.
-        windows_joined: whether every trajectory could be followed as one path.
+        windows_joined: whether windows could be lengthened to whole trajectories, or to many
+            oscillations.
         window_time: length of the last windows in user time, if they could not be joined.
         jump_gain: log evidence of model discrepancy (jumps of the state) against none.
         solver_step: longest solver step, user time.

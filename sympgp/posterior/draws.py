@@ -15,6 +15,9 @@ from sympgp.fields import BoundField
 from sympgp.phase_space import CanonicalScaling
 from sympgp.trajectories import as_tensor
 
+POINTS_AT_ONCE = 4_000_000
+"""Numbers of one block of features held at a time (32 MB in float64)."""
+
 
 @dataclass(frozen=True)
 class Marginal:
@@ -143,5 +146,7 @@ class FunctionDraws:
             own = z[begin : begin + len(part.theta)]
             begin += len(part.theta)
             anchor = part.basis.features(self._reference) @ part.weights.mT
-            values.append(part.basis.value(own, part.weights) - anchor.unsqueeze(-1))
+            size = max(1, POINTS_AT_ONCE // part.weights.numel())
+            pieces = [part.basis.value(piece, part.weights) for piece in own.split(size, 1)]
+            values.append(torch.cat(pieces, 1) - anchor.unsqueeze(-1))
         return torch.cat(values) * self._scaling.energy_scale

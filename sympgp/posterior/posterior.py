@@ -34,7 +34,7 @@ else:
     MultitaskMultivariateNormal = Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Posterior:
     """Posterior over ``dx/dt = (J - R) grad H(x)``: a mixture of Gaussians in its parameters.
 
@@ -47,6 +47,8 @@ class Posterior:
         dissipation_family: the prior family of R.
         data: the training data.
         diagnostics: what the engine noticed.
+        counterfactual: whether R was set to zero after the fit; the training trajectories then
+            are not solutions of this field, so only new ones can be started.
     """
 
     components: tuple[Component, ...]
@@ -54,6 +56,7 @@ class Posterior:
     dissipation_family: Dissipation
     data: Trajectories
     diagnostics: Diagnostics
+    counterfactual: bool = False
 
     @property
     def num_dof(self) -> int:
@@ -167,8 +170,10 @@ class Posterior:
         return self._draw(num_samples, generator)
 
     def _draw(self, num_samples: int, generator: torch.Generator) -> FunctionDraws:
-        if num_samples < 1:
-            raise ValueError(f"num_samples: expected at least 1, got {num_samples!r}")
+        if not isinstance(num_samples, int) or num_samples < 1:
+            raise ValueError(
+                f"num_samples: expected a whole number of at least 1, got {num_samples!r}"
+            )
         count = len(self.components)
         parts = []
         for k, component in enumerate(self.components):
@@ -243,6 +248,7 @@ class Posterior:
             ValueError: no such trajectory; times before its last observation.
         """
         _no_inputs(inputs)
+        self._refuse_counterfactual("forecast")
         return prediction.forecast(
             self, as_times(times), self._trajectory(trajectory), num_samples, integrator, seed
         )
@@ -261,6 +267,7 @@ class Posterior:
         Raises:
             ValueError: a wrong number of time arrays; times outside a trajectory.
         """
+        self._refuse_counterfactual("fitted")
         chosen = [as_times(t) for t in (self.data.times if times is None else times)]
         if len(chosen) != len(self.data):
             raise ValueError(
@@ -270,7 +277,11 @@ class Posterior:
         return [prediction.fitted(self, t, i, num_samples, seed) for i, t in enumerate(chosen)]
 
     def without_dissipation(self) -> Posterior:
-        """The counterfactual: the same posterior over H with R = 0 in every draw."""
+        """The counterfactual: the same posterior over H with R = 0 in every draw.
+
+        ``rollout`` shows it; ``forecast`` and ``fitted`` are refused, since the training
+        trajectories were damped.
+        """
         components = []
         for c in self.components:
             damping = c.field.dissipation
@@ -280,7 +291,7 @@ class Posterior:
                 unit=torch.zeros_like(damping.unit),
             )
             components.append(replace(c, field=replace(c.field, dissipation=still)))
-        return replace(self, components=tuple(components))
+        return replace(self, components=tuple(components), counterfactual=True)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write one file that ``torch.load(weights_only=True)`` and ``sympgp.load`` read."""
@@ -291,8 +302,15 @@ class Posterior:
     def _scaled_states(self, x: Any, name: str = "x") -> Float[Tensor, "batch dim"]:
         return scaled_states(self.scaling, x, name)
 
+    def _refuse_counterfactual(self, name: str) -> None:
+        if self.counterfactual:
+            raise ValueError(
+                f"{name}: the training trajectories were damped, so a posterior without "
+                "dissipation cannot follow them; start new ones with rollout()"
+            )
+
     def _trajectory(self, index: int) -> int:
-        if not 0 <= index < len(self.data):
+        if not isinstance(index, int) or not 0 <= index < len(self.data):
             raise ValueError(
                 f"trajectory: expected a number from 0 to {len(self.data) - 1}, got {index!r}"
             )

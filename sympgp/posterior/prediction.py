@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from sympgp.phase_space import CanonicalScaling
 from sympgp.posterior.component import Component, normal
 from sympgp.posterior.draws import Draws, FunctionDraws, Marginal, mixture_moments
 from sympgp.rollouts import Rollouts, solve_rollouts
+from sympgp.rollouts.statistics import kept_std
 
 if TYPE_CHECKING:
     from gpytorch.distributions import MultitaskMultivariateNormal
@@ -129,7 +131,14 @@ class _Solver:
         samples = torch.stack(states, 2)
         return samples, ~samples.isfinite().all(-1).all(-1)
 
-    def error(self, draws: FunctionDraws, z0: Tensor, times: list[float], samples: Tensor) -> float:
+    def error(
+        self,
+        draws: FunctionDraws,
+        z0: Tensor,
+        times: list[float],
+        samples: Tensor,
+        diverged: Tensor,
+    ) -> float:
         """RMS change when the step is halved over the draws' deviation, for one draw a component.
 
         The largest over trajectories and coordinates; zero for adaptive methods, whose own
@@ -142,15 +151,16 @@ class _Solver:
             return 0.0
         finer = method.with_step(0.5 * method.step)
         worst, begin = torch.zeros_like(samples[0, :, 0]), 0
-        deviation = samples.std(0)[:, 1:].square().mean(1).sqrt()
+        deviation = kept_std(samples, diverged)[:, 1:].square().mean(1).sqrt()
         for part in draws.parts:
             one = part.field.first()
             again, lost = solve_rollouts(one, z0[begin : begin + 1], times, finer, limit=self.limit)
             change = (again[0] - samples[begin])[:, 1:].square().mean(1).sqrt()
             worst = torch.maximum(worst, change.nan_to_num())
             begin += len(part.theta)
-        ratio = (worst / deviation).nan_to_num(posinf=0.0)
-        return float(ratio.max())
+        ratio = worst / deviation.clamp(min=1e-300)
+        known = ratio[ratio.isfinite()]
+        return float(known.max()) if len(known) else math.nan
 
 
 def _package(
@@ -216,7 +226,7 @@ def rollout(
     error = None
     if not discrepancy:
         start = z0.expand(len(paths), *z0.shape)
-        error = solver.error(draws, start, grid, paths)
+        error = solver.error(draws, start, grid, paths, lost)
     return _package(posterior, draws, paths, lost, times, seed, error)
 
 
@@ -229,16 +239,17 @@ def forecast(
     seed: int,
 ) -> Rollouts:
     """Continue a training trajectory from the joint posterior of its last window and the field."""
-    last = float(posterior.data.times[trajectory][-1])
-    if times[0] < last:
+    wanted = scaled_times(posterior.scaling, times)
+    seen = float(posterior.components[0].states.last[trajectory])
+    scaling = posterior.scaling
+    last = float(scaling.time_origin + scaling.time_scale * seen)
+    if wanted[0] < seen - ROUNDING:
         raise ValueError(
             f"times: a forecast of trajectory {trajectory} begins at its last observation, "
             f"t = {last:g}, or later; got {times[0]:g} (use fitted() for earlier times)"
         )
     generator = torch.Generator().manual_seed(seed)
     draws = posterior._draw(num_samples, generator)
-    wanted = scaled_times(posterior.scaling, times)
-    seen = scaled_times(posterior.scaling, [last])[0]
     solver = _Solver(posterior, integrator, wanted[-1] - seen)
     samples, diverged = [], []
     for component, part in _paired(posterior, draws):
@@ -249,7 +260,7 @@ def forecast(
         begin = float(states.times[windows[-1]])
         if seen > begin:
             z = solver(part.field, z, [begin, seen])[0][:, :, -1]
-        grid = wanted if wanted[0] == seen else [seen, *wanted]
+        grid = [seen, *wanted[1:]] if wanted[0] <= seen + ROUNDING else [seen, *wanted]
         jump = (states.jump_std, states.spacing)
         paths, lost = solver.with_jumps(part.field, z, grid, jump, generator)
         samples.append(paths[:, :, -len(times) :])
@@ -262,14 +273,15 @@ def fitted(
 ) -> Rollouts:
     """Draws of a training trajectory: all its windows drawn together, then integrated."""
     own = posterior.data.times[trajectory]
-    if times[0] < float(own[0]) or times[-1] > float(own[-1]):
+    wanted = scaled_times(posterior.scaling, times)
+    first, last = scaled_times(posterior.scaling, [float(own[0]), float(own[-1])])
+    if wanted[0] < first - ROUNDING or wanted[-1] > last + ROUNDING:
         raise ValueError(
             f"times: trajectory {trajectory} was observed from t = {float(own[0]):g} to "
             f"{float(own[-1]):g}, got {times[0]:g} to {times[-1]:g} (use forecast() beyond)"
         )
     generator = torch.Generator().manual_seed(seed)
     draws = posterior._draw(num_samples, generator)
-    wanted = scaled_times(posterior.scaling, times)
     solver = _Solver(posterior, None, 0.0)
     samples, diverged = [], []
     for component, part in _paired(posterior, draws):

@@ -81,6 +81,7 @@ def save(posterior: Posterior, path: str | PathLike[str]) -> None:
             "labels": list(data.labels),
         },
         "diagnostics": asdict(posterior.diagnostics),
+        "counterfactual": posterior.counterfactual,
     }
     check_writable(path)
     torch.save(_to_cpu(content), fspath(path))
@@ -104,8 +105,8 @@ def load(path: str | PathLike[str], device: torch.device | str | None = None) ->
         raise ValueError(wrong)
     try:
         content = torch.load(fspath(path), map_location=device or "cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(wrong) from error
+    except (pickle.UnpicklingError, RuntimeError, OSError, LookupError, EOFError) as error:
+        raise ValueError(f"{wrong}, or it is damaged") from error
     if not isinstance(content, dict) or not str(content.get("format")).startswith("sympgp "):
         raise ValueError(wrong)
     if content["format"] != FORMAT:
@@ -113,7 +114,10 @@ def load(path: str | PathLike[str], device: torch.device | str | None = None) ->
             f"path: {fspath(path)!r} has the format {content['format']!r}; "
             f"this version reads {FORMAT!r}"
         )
-    return _from_content(content)
+    try:
+        return _from_content(content)
+    except (LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"{wrong}, or it is damaged") from error
 
 
 def _from_content(content: dict[str, Any]) -> Posterior:
@@ -134,6 +138,7 @@ def _from_content(content: dict[str, Any]) -> Posterior:
         kind(**family),
         Trajectories(**content["data"]),
         Diagnostics(**diagnostics),
+        content["counterfactual"],
     )
 
 

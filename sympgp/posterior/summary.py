@@ -95,6 +95,8 @@ def _determined(posterior: Posterior) -> int:
 def _worries(posterior: Posterior) -> list[str]:
     diagnostics = posterior.diagnostics
     worries = list(diagnostics.notes)
+    if posterior.counterfactual:
+        worries.append("dissipation was set to zero after the fit: this is a counterfactual")
     if not diagnostics.converged:
         worries.append("a search reached its iteration limit before its tolerance")
     if not diagnostics.windows_joined:
