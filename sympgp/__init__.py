@@ -5,21 +5,41 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from sympgp import systems
-from sympgp.dissipation import Conservative, Friction
-from sympgp.energies import FourierEnergy
-from sympgp.inference import GaussNewton, fit
-from sympgp.integrators import RK4, Dopri5, ImplicitMidpoint
-from sympgp.models import SSGP, HamiltonianModel
-from sympgp.phase_space import symplectic_matrix
-from sympgp.posterior import Posterior, load
-from sympgp.rollouts import Rollouts
-from sympgp.trajectories import Trajectories
-
 if TYPE_CHECKING:
-    from sympgp import metrics, plots
+    from sympgp import metrics, plots, systems
+    from sympgp.dissipation import Conservative, Friction
+    from sympgp.energies import FourierEnergy
+    from sympgp.inference import GaussNewton, fit
+    from sympgp.integrators import RK4, Dopri5, ImplicitMidpoint
+    from sympgp.models import SSGP, HamiltonianModel
+    from sympgp.phase_space import symplectic_matrix
+    from sympgp.posterior import Posterior, load
+    from sympgp.rollouts import Rollouts
+    from sympgp.trajectories import Trajectories
 
 __version__ = "0.1.0"
+
+# Where each public name lives; PyTorch and the rest are loaded with the first name used.
+_MODULES = {
+    "RK4": "integrators",
+    "SSGP": "models",
+    "Conservative": "dissipation",
+    "Dopri5": "integrators",
+    "FourierEnergy": "energies",
+    "Friction": "dissipation",
+    "GaussNewton": "inference",
+    "HamiltonianModel": "models",
+    "ImplicitMidpoint": "integrators",
+    "Posterior": "posterior",
+    "Rollouts": "rollouts",
+    "Trajectories": "trajectories",
+    "fit": "inference",
+    "load": "posterior",
+    "metrics": "",
+    "plots": "",
+    "symplectic_matrix": "phase_space",
+    "systems": "",
+}
 
 __all__ = [
     "RK4",
@@ -44,7 +64,17 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import plots and metrics when they are first used: matplotlib is slow to load."""
-    if name in ("plots", "metrics"):
+    """Load the module of a public name when it is first used."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'sympgp' has no attribute {name!r}")
+    home = _MODULES[name]
+    if not home:
         return importlib.import_module(f"sympgp.{name}")
-    raise AttributeError(f"module 'sympgp' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"sympgp.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted(__all__)

@@ -18,9 +18,9 @@ from sympgp.inference.layout import Nodes
 from sympgp.inference.levenberg_marquardt import Estimate, Problem, noise_update, squares_after
 from sympgp.inference.shooting import INITIAL_VARIANCE, Linearization, linearize
 
-PRIOR_SCALE = 3.0
-"""Standard deviation of the jumps' half-normal prior, in units of the average noise: nearly flat
-up to where the evidence falls."""
+PRIOR_SCALE, LARGEST = 5.0, 100.0
+"""Scale of the jumps' half-Cauchy prior, and the end of the grid, in units of the average noise:
+jumps are seldom many times the noise, but evidence can say so."""
 
 
 def log_evidence(
@@ -63,7 +63,7 @@ def log_evidence(
 
 @dataclass(frozen=True)
 class DefectPosterior:
-    """Posterior of the jumps' standard deviation on a grid, under a half-normal prior.
+    """Posterior of the jumps' standard deviation on a grid, under a half-Cauchy prior.
 
     Attributes:
         grid: increasing values, scaled units.
@@ -85,7 +85,7 @@ class DefectPosterior:
         return float(np.sqrt(np.average(np.square(self.grid), weights=self.weights)))
 
 
-def defect_posterior(problem: Problem, estimate: Estimate, count: int = 21) -> DefectPosterior:
+def defect_posterior(problem: Problem, estimate: Estimate, count: int = 25) -> DefectPosterior:
     """Posterior of the jump size, from one linearisation about the present path.
 
     Zero where every trajectory is one window, since there is nothing to tell it from.
@@ -99,7 +99,7 @@ def defect_posterior(problem: Problem, estimate: Estimate, count: int = 21) -> D
         problem.field, estimate.theta, path, problem.nodes, problem.windows, problem.step
     )
     scale = float(estimate.noise_std.mean())
-    grid = np.geomspace(1e-3 * scale, 2.0 * PRIOR_SCALE * scale, count)
+    grid = np.geomspace(1e-3 * scale, LARGEST * scale, count)
     scores = []
     for defect in grid:
         trial, total = replace(estimate, defect_std=float(defect)), 0.0
@@ -108,7 +108,7 @@ def defect_posterior(problem: Problem, estimate: Estimate, count: int = 21) -> D
             trial = replace(trial, noise_std=noise)
         scores.append(total)
     evidence = np.asarray(scores)
-    log = evidence - 0.5 * (grid / (PRIOR_SCALE * scale)) ** 2
+    log = evidence - np.log1p((grid / (PRIOR_SCALE * scale)) ** 2)
     weights = np.exp(log - log.max()) * np.diff(np.concatenate([[0.0], grid]))
     weights = weights / weights.sum()
     return DefectPosterior(tuple(grid), tuple(weights), float(evidence.max() - evidence[0]))

@@ -9,6 +9,7 @@ cancellation that ``1 / defect^2`` brings into normal equations, and a backward 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -46,6 +47,25 @@ class Chain:
     ahead_slope: Float[Tensor, "windows dim params"]
     ahead_cov: Float[Tensor, "windows dim dim"]
     logdet: Float[Tensor, ""]
+
+    @classmethod
+    def empty(cls, border: Float[Tensor, "windows dim params"]) -> Chain:
+        """Zeros of the right shapes; unit covariances where a window has no next one."""
+        num, dim, params = border.shape
+        state, block = border.new_zeros(num, dim), border.new_zeros(num, dim, dim)
+        return cls(
+            shared=border.new_zeros(params, params),
+            gradient=border.new_zeros(params),
+            mean=state,
+            slope=torch.zeros_like(border),
+            filtered=block,
+            gain=block.clone(),
+            cov=block.clone(),
+            ahead_mean=state.clone(),
+            ahead_slope=torch.zeros_like(border),
+            ahead_cov=block.clone().diagonal_scatter(torch.ones_like(state), dim1=-2, dim2=-1),
+            logdet=border.new_zeros(()),
+        )
 
     def smooth(
         self, windows: Windows
@@ -97,67 +117,68 @@ def eliminate(
         prior_mean: of each trajectory's first state, as a deviation from the present one.
         prior_variance: of each trajectory's first state.
     """
-    num_windows, dim, params = border.shape
+    _, dim, params = border.shape
+    out = Chain.empty(border)
     eye = torch.eye(dim, dtype=border.dtype, device=border.device)
-    out = {
-        "mean": torch.zeros_like(gradient),
-        "slope": torch.zeros_like(border),
-        "filtered": torch.zeros_like(hessian),
-        "gain": torch.zeros_like(hessian),
-        "cov": torch.zeros_like(hessian),
-        "ahead_mean": torch.zeros_like(gradient),
-        "ahead_slope": torch.zeros_like(border),
-        "ahead_cov": eye.expand(num_windows, dim, dim).clone(),
-    }
-    shared, total = border.new_zeros(params, params), border.new_zeros(params)
-    logdet = border.new_zeros(())
-    mean = prior_mean
-    slope = border.new_zeros(prior_mean.shape[0], dim, params)
-    cov = prior_variance * eye.expand(prior_mean.shape[0], dim, dim)
+    count = prior_mean.shape[0]
+    belief = Belief(
+        prior_mean, border.new_zeros(count, dim, params), prior_variance * eye.expand(count, -1, -1)
+    )
     for position in range(windows.chain.shape[1]):
         here = windows.chain[:, position]
-        active = here >= 0
-        index = here[active]
-        mean, slope, cov = mean[active], slope[active], cov[active]
-        curvature, side = hessian[index], border[index]
-        force = (curvature @ mean.unsqueeze(-1)).squeeze(-1) + gradient[index]
-        lever = curvature @ slope + side
-        inner = eye + cov @ curvature
-        logdet = logdet + torch.linalg.slogdet(inner).logabsdet.sum()
-        posterior = torch.linalg.solve(inner, cov)
-        posterior = 0.5 * (posterior + posterior.mT)
-        new_slope = slope - posterior @ lever
-        flat = (-1, params)
-        shared.addmm_(lever.reshape(flat).mT, new_slope.reshape(flat))
-        shared.addmm_(slope.reshape(flat).mT, side.reshape(flat))
-        total += torch.einsum("wdp,wd->p", new_slope, force) + torch.einsum("wdp,wd->p", side, mean)
-        mean = mean - (posterior @ force.unsqueeze(-1)).squeeze(-1)
-        out["mean"][index], out["slope"][index], out["filtered"][index] = mean, new_slope, posterior
-        out["cov"][index] = posterior
-        slope, cov = new_slope, posterior
+        index = here[here >= 0]
+        belief = belief.update(hessian[index], border[index], gradient[index], out)
+        out.mean[index], out.slope[index], out.filtered[index] = belief
+        out.cov[index] = belief.cov
         if position + 1 == windows.chain.shape[1]:
             break
-        follows = windows.chain[active, position + 1] >= 0
-        keep = index[follows]
-        phi, push = end[keep, :, :dim], end[keep, :, dim:]
-        before = cov[follows]
-        ahead_cov = phi @ before @ phi.mT + torch.diag(defect_variance)
-        gain = torch.linalg.solve(ahead_cov, phi @ before).mT
-        ahead_mean = (phi @ mean[follows].unsqueeze(-1)).squeeze(-1) + jump[keep]
-        ahead_slope = phi @ slope[follows] + push
-        out["gain"][keep] = gain
-        out["cov"][keep] = before - gain @ ahead_cov @ gain.mT
-        out["ahead_mean"][keep], out["ahead_slope"][keep] = ahead_mean, ahead_slope
-        out["ahead_cov"][keep] = ahead_cov
-        mean, slope, cov = (
-            _scatter(new, active.shape[0], windows, position)
-            for new in (ahead_mean, ahead_slope, ahead_cov)
+        # Trajectories that go on keep their order, so the beliefs line up with the next windows.
+        follows = windows.chain[here >= 0, position + 1] >= 0
+        keep, before = index[follows], Belief(*(part[follows] for part in belief))
+        belief = before.predict(end[keep], jump[keep], defect_variance)
+        gain = torch.linalg.solve(belief.cov, end[keep, :, :dim] @ before.cov).mT
+        out.gain[keep] = gain
+        out.cov[keep] = before.cov - gain @ belief.cov @ gain.mT
+        out.ahead_mean[keep], out.ahead_slope[keep], out.ahead_cov[keep] = belief
+    out.shared.copy_(0.5 * (out.shared + out.shared.mT))
+    return out
+
+
+class Belief(NamedTuple):
+    """Gaussians over one state of several trajectories, with means linear in theta.
+
+    Attributes:
+        mean: (B, D).
+        slope: (B, D, P), of the mean in theta.
+        cov: (B, D, D).
+    """
+
+    mean: Tensor
+    slope: Tensor
+    cov: Tensor
+
+    def update(self, curvature: Tensor, side: Tensor, pull: Tensor, out: Chain) -> Belief:
+        """Condition on ``z' H z / 2 + z' (h theta + g)``; what is left of theta is added to out."""
+        force = (curvature @ self.mean.unsqueeze(-1)).squeeze(-1) + pull
+        lever = curvature @ self.slope + side
+        inner = torch.eye(pull.shape[-1], dtype=pull.dtype, device=pull.device)
+        inner = inner + self.cov @ curvature
+        cov = torch.linalg.solve(inner, self.cov)
+        cov = 0.5 * (cov + cov.mT)
+        slope = self.slope - cov @ lever
+        flat = (-1, side.shape[-1])
+        out.logdet.add_(torch.linalg.slogdet(inner).logabsdet.sum())
+        out.shared.addmm_(lever.reshape(flat).mT, slope.reshape(flat))
+        out.shared.addmm_(self.slope.reshape(flat).mT, side.reshape(flat))
+        out.gradient.add_(torch.einsum("wdp,wd->p", slope, force))
+        out.gradient.add_(torch.einsum("wdp,wd->p", side, self.mean))
+        return Belief(self.mean - (cov @ force.unsqueeze(-1)).squeeze(-1), slope, cov)
+
+    def predict(self, end: Tensor, jump: Tensor, defect_variance: Tensor) -> Belief:
+        """``Phi z + B theta + c`` with the jumps' variance added."""
+        phi, push = end[..., : jump.shape[-1]], end[..., jump.shape[-1] :]
+        return Belief(
+            (phi @ self.mean.unsqueeze(-1)).squeeze(-1) + jump,
+            phi @ self.slope + push,
+            phi @ self.cov @ phi.mT + torch.diag(defect_variance),
         )
-    return Chain(0.5 * (shared + shared.mT), total, logdet=logdet, **out)
-
-
-def _scatter(values: Tensor, count: int, windows: Windows, position: int) -> Tensor:
-    """Put values of trajectories that go on back on the axis of all trajectories."""
-    full = values.new_zeros(count, *values.shape[1:])
-    full[windows.chain[:, position + 1] >= 0] = values
-    return full
