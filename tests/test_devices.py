@@ -201,7 +201,7 @@ def test_the_search_through_the_ode(duration):
     problem, estimate = shooting(duration=duration)
 
     def search(problem, estimate):
-        return levenberg_marquardt(problem, estimate, max_iterations=2, tolerance=0.1)
+        return levenberg_marquardt(problem, estimate, max_iterations=1, tolerance=0.1)
 
     on_accelerator(search, problem, estimate)
 
@@ -216,8 +216,7 @@ def test_layout_of_nodes_and_windows():
     on_accelerator(lay_out, problem.nodes)
 
 
-def test_nodes_of_data():
-    posterior = small_fit()
+def test_nodes_of_data(posterior):
     on_accelerator(Nodes.from_data, posterior.data, posterior.scaling)
 
 

@@ -96,6 +96,12 @@ def test_jumps_are_found_where_there_are_jumps():
     assert found.root_mean_square > 0.5 * found.grid[-1]
 
 
+def test_single_windows_have_no_jumps():
+    problem, estimate = shooting(duration=float("inf"))
+    found = defect_posterior(problem, estimate)
+    assert found.root_mean_square == found.gain == 0.0
+
+
 def test_the_root_mean_square_weighs_variances():
     found = DefectPosterior((0.1, 0.2, 0.4), (0.5, 0.25, 0.25), 0.0)
     assert found.root_mean_square**2 == pytest.approx(0.5 * 0.01 + 0.25 * 0.04 + 0.25 * 0.16)

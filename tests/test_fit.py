@@ -9,7 +9,10 @@ from problems import NAN, randn, tensor
 
 from sympgp import RK4, SSGP, Conservative, Dopri5, FourierEnergy, Friction, GaussNewton, fit
 from sympgp.inference import InferenceEngine
+from sympgp.inference.evidence import FrozenModel
 from sympgp.inference.fit import _engine
+from sympgp.inference.gauss_newton import _stratified
+from sympgp.inference.levenberg_marquardt import NOISE_SHAPE
 from sympgp.models import HamiltonianModel
 from sympgp.systems import HarmonicOscillator, Pendulum
 from sympgp.trajectories import Trajectories
@@ -82,7 +85,7 @@ def test_the_order_of_trajectories_does_not_matter(data, posterior):
     torch.testing.assert_close(starts.mean, posterior.initial_states.mean[order], rtol=0, atol=1e-7)
 
 
-@pytest.mark.parametrize("row", [0, 7, -1])
+@pytest.mark.parametrize("row", [0, 7])
 def test_an_empty_row_is_the_same_as_no_row(data, row):
     states = [x.clone() for x in data.states]
     states[1][row] = NAN
@@ -109,6 +112,53 @@ def test_the_same_seed_gives_the_same_posterior(data, posterior):
         assert torch.equal(one.theta, other.theta)
     other = quick(data, seed=1)
     assert not torch.equal(other.components[1].theta, posterior.components[1].theta)
+
+
+def test_components_differ_in_hyperparameters_and_spectral_points(posterior):
+    """The mixture's quadrature: both uncertainties are carried into the predictions."""
+    first, second = posterior.components
+    own, other = (
+        c.field.basis.frequencies * c.hyperparameters["lengthscale"] for c in (first, second)
+    )
+    torch.testing.assert_close(own, MODEL.energy.base_frequencies)
+    assert (own - other).abs().max() > 0.1
+    for name, value in first.hyperparameters.items():
+        assert ((value / second.hyperparameters[name]).log().abs() > 1e-2).all()
+
+
+@pytest.mark.parametrize(("count", "dim"), [(2, 4), (4, 4), (5, 2)])
+def test_draws_of_hyperparameters_are_balanced(count, dim):
+    """Mean zero and unit variance in every direction, however few there are."""
+    points = _stratified(count, dim, seed=3)
+    torch.testing.assert_close(points.mean(0), torch.zeros(dim).double())
+    torch.testing.assert_close(points.square().mean(0), torch.ones(dim).double())
+
+
+def test_the_noise_posterior_peaks_at_the_estimate(posterior):
+    """Inverse gamma with the estimated variance as its mode, and a half per spare observation."""
+    for c in posterior.components:
+        torch.testing.assert_close(c.noise_rate / (c.noise_shape + 1.0), c.noise_std**2)
+        spare = 2.0 * (c.noise_shape - NOISE_SHAPE)
+        counts = (~torch.cat(list(posterior.data.states)).isnan()).sum(0)
+        assert bool((spare < counts).all()) and bool((spare > 0.5 * counts).all())
+
+
+def test_long_data_are_thinned_for_the_evidence(data, monkeypatch):
+    """What is left out counts through the weight of what is kept."""
+    whole = quick(data, inference=GaussNewton(num_components=2, hyperparameter_rounds=1))
+    monkeypatch.setattr("sympgp.inference.search.EVIDENCE_NODES", 40)
+    calls, solve = [], FrozenModel.solve
+    monkeypatch.setattr(
+        FrozenModel,
+        "solve",
+        lambda self, *rest: calls.append((self.mask.sum(), rest[-1])) or solve(self, *rest),
+    )
+    quick(data, inference=GaussNewton(num_components=2, hyperparameter_rounds=1))
+    kept, weight = calls[len(calls) // 2]
+    assert kept < 0.6 * data.num_observations
+    full = 1.0 / whole.components[0].noise_std ** 2
+    share = weight / full
+    assert (share * kept / data.num_observations).tolist() == pytest.approx([1.0, 1.0], rel=0.2)
 
 
 def test_friction_and_noise_are_recovered(posterior):
@@ -161,6 +211,12 @@ def test_jumps_of_the_state_are_found_and_reported():
     assert found.diagnostics.jump_gain > 3.0
     assert "the data do not follow one ODE exactly" in found.summary()
     assert found.components[0].states.jump_std > 0.02
+
+
+def test_scarce_data_are_worried_about():
+    data = Pendulum(friction=0.1).simulate(1, rate=3, duration=2, noise_std=0.05)
+    text = fit(MODEL, data, inference=ENGINE, progress=False).summary()
+    assert "q has hardly more observations than the fit has freedom" in text
 
 
 def test_two_degrees_of_freedom():
@@ -239,6 +295,18 @@ def test_single_observed_rows_are_not_enough(data):
     times = list(data.times) * 2
     with pytest.raises(ValueError, match="data: expected a trajectory observed at two times"):
         refused(Trajectories(times, states))
+
+
+def test_gaps_that_nothing_can_follow_across_are_named(data):
+    times = list(data.times)
+    times[1] = torch.cat([times[1][:15], times[1][15:] + 500.0])
+    with pytest.raises(ValueError, match="data: trajectory 1 has a gap from t = 2.8 to 503"):
+        quick(Trajectories(times, list(data.states)))
+
+
+def test_devices_that_are_not_there_are_named(data):
+    with pytest.raises(ValueError, match="device: 'nowhere' cannot be used here"):
+        refused(data, device="nowhere")
 
 
 def test_inputs_are_refused_by_models_without(data):

@@ -30,6 +30,7 @@ from sympgp.inference.levenberg_marquardt import (
     levenberg_marquardt,
     noise_update,
     solve_damped,
+    squares_after,
 )
 from sympgp.inference.shooting import INITIAL_VARIANCE, linearize
 from sympgp.phase_space import symplectic_matrix
@@ -79,6 +80,20 @@ def test_noise_moves_to_its_fixed_point(duration):
         torch.testing.assert_close(squares[channel], rss)
         spare = rows.sum() - expected + 2 * NOISE_SHAPE + 2
         torch.testing.assert_close(noise[channel] ** 2, (rss + 2 * NOISE_RATE) / spare)
+
+
+def test_squares_after_a_step_are_those_of_the_linearised_residuals():
+    problem, estimate = shooting()
+    path, _, _ = problem.evaluate(estimate)
+    linear = linearize(
+        problem.field, estimate.theta, path, problem.nodes, problem.windows, problem.step
+    )
+    step, moved = 0.1 * randn(len(estimate.theta)), 0.1 * randn(*estimate.start.shape, seed=1)
+    predicted, values, channels = observed(problem, unknowns(estimate))
+    change = dense_jacobian(problem, estimate) @ torch.cat([step, moved.reshape(-1)])
+    residual = predicted + change - values
+    expected = torch.stack([residual[channels == c].square().sum() for c in range(2)])
+    torch.testing.assert_close(squares_after(linear, step, moved), expected)
 
 
 def test_undamped_steps_solve_the_normal_equations():

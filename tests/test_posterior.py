@@ -49,7 +49,7 @@ def mixture(parts):
 @pytest.mark.parametrize("name", ["damped", "conservative"])
 def test_field_moments_are_those_of_many_functions(name, request):
     posterior = request.getfixturevalue(name)
-    field, num = posterior.vector_field(X), 8000
+    field, num = posterior.vector_field(X), 4000
     values = posterior.sample(num, seed=1)(X)
     assert ((values.mean(0) - field.mean) / field.stddev).abs().max() < 5 / num**0.5
     assert (values.std(0) / field.stddev - 1.0).abs().max() < 0.05
@@ -236,16 +236,17 @@ def test_rollouts_begin_at_their_first_time(damped):
 
 
 def test_integrators_take_steps_in_user_time(damped):
-    exact = damped.rollout(X, TIMES, num_samples=4, integrator=Dopri5(rtol=1e-10, atol=1e-10))
+    times = [0.0, 1.0]
+    exact = damped.rollout(X, times, num_samples=4, integrator=Dopri5(rtol=1e-9, atol=1e-9))
     errors = {}
-    for integrator in (RK4(0.1), RK4(0.05), ImplicitMidpoint(0.1), RK4(), ImplicitMidpoint()):
+    for integrator in (RK4(0.1), RK4(0.05), ImplicitMidpoint(0.02), RK4(), None):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SolverErrorWarning)
-            found = damped.rollout(X, TIMES, num_samples=4, integrator=integrator)
+            found = damped.rollout(X, times, num_samples=4, integrator=integrator)
         errors[integrator] = float((found.samples - exact.samples).abs().max())
     assert errors[RK4(0.1)] / errors[RK4(0.05)] == pytest.approx(16.0, rel=0.4)
-    assert errors[RK4()] < 1e-3
-    assert damped.rollout(X, TIMES, num_samples=4).solver_error < 0.1
+    assert errors[ImplicitMidpoint(0.02)] < 1e-2
+    assert errors[RK4()] == errors[None] < 1e-3
 
 
 def test_long_horizons_take_a_symplectic_method(damped):
@@ -376,8 +377,11 @@ def test_lists_and_single_states_are_taken(damped):
         (lambda p: p.rollout(X, [0.0, math.inf]), "times: expected finite, strictly increasing"),
         (lambda p: p.rollout(X, []), r"times: expected shape \(T,\)"),
         (lambda p: p.rollout(X, [[0.0, 1.0]]), r"times: expected shape \(T,\), got \(1, 2\)"),
-        (lambda p: p.rollout(X, TIMES, num_samples=0), "num_samples: expected at least 1, got 0"),
-        (lambda p: p.sample(0), "num_samples: expected at least 1, got 0"),
+        (
+            lambda p: p.rollout(X, TIMES, num_samples=0),
+            "num_samples: expected a whole number of at least 1, got 0",
+        ),
+        (lambda p: p.sample(0), "num_samples: expected a whole number of at least 1, got 0"),
         (lambda p: p.forecast([7.0], trajectory=3), "trajectory: expected a number from 0 to 2"),
         (lambda p: p.forecast([7.0], trajectory=-1), "trajectory: expected a number from 0 to 2"),
         (

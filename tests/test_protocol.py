@@ -1,6 +1,7 @@
 """Whole fits on published protocols and measured data: errors, friction, honest bands.
 
-Slow; the published and measured files are read from the folder named by SYMPGP_DATA.
+Slow; the published and measured files are read from the folder named by SYMPGP_DATA. With
+``pytest -m slow -s tests/test_protocol.py`` every figure is printed.
 """
 
 from dataclasses import dataclass
@@ -85,6 +86,12 @@ def score(name: str, split: Split) -> Score:
     rollouts = posterior.rollout(split.test[:, 0], split.times)
     errors = trajectory_mse(rollouts, split.test, per_trajectory=True)
     covered = coverage(rollouts, split.test, level=0.9)
+    friction = posterior.dissipation()
+    print(
+        f"{name}: trajectory MSE {errors.mean():.4f}, median {errors.median():.4f}, coverage "
+        f"{covered:.3f}, friction {friction.mean:.4f} +- {friction.stddev:.4f}, "
+        f"fit {posterior.diagnostics.seconds:.1f} s"
+    )
     return Score(float(errors.mean()), float(errors.median()), float(covered), posterior)
 
 
@@ -153,7 +160,14 @@ def forecast(data: Trajectories, seen: float, ahead: float):
     train = data.between(start, start + seen)
     later = data.between(start + seen, start + seen + ahead)
     posterior = fit(SSGP(num_features=100, dissipation=Friction()), train, progress=False)
-    return posterior.forecast(later.times[0], num_samples=400), later.states[0]
+    found, truth = posterior.forecast(later.times[0], num_samples=400), later.states[0]
+    error = (found.mean[0] - truth).square().mean(0).sqrt()
+    covered = coverage(found, truth, kind="predictive", per_channel=True, include_start=True)
+    print(
+        f"{seen:g} s seen, {ahead:g} s ahead: RMSE {error.tolist()}, relative to the deviation "
+        f"{(error / truth.std(0)).tolist()}, 90% predictive coverage {covered.tolist()}"
+    )
+    return found, truth
 
 
 def test_a_measured_pendulum_is_forecast_for_as_long_as_it_was_seen(sympgp_data):

@@ -27,7 +27,7 @@ from sympgp.inference.shooting import INITIAL_VARIANCE, linearize, nominal_path
 from sympgp.integrators import RK4
 from sympgp.trajectories import Trajectories
 
-DURATIONS = [0.5, 1.1, 2.7, math.inf]
+DURATIONS = [0.6, 2.7, math.inf]
 
 
 @pytest.mark.parametrize("duration", DURATIONS)

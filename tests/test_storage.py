@@ -12,7 +12,7 @@ from sympgp.posterior.storage import check_writable
 from sympgp.systems import Pendulum
 
 X = tensor([[0.5, 0.2], [-1.0, 1.0]])
-TIMES = [0.0, 1.0, 2.5]
+TIMES = [0.0, 0.7]
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +41,8 @@ def test_a_loaded_posterior_predicts_the_same_bit_for_bit(name, request, tmp_pat
         lambda p: p.rollout(X, TIMES, num_samples=5).samples,
         lambda p: p.rollout(X, TIMES, num_samples=5, discrepancy=True).samples,
         lambda p: p.rollout(X, TIMES, num_samples=5).energy(),
-        lambda p: p.forecast([5.0, 7.0], trajectory=1, num_samples=5).samples,
-        lambda p: p.forecast([5.0, 7.0], num_samples=5).band(kind="predictive")[0],
+        lambda p: p.forecast([5.0, 5.6], trajectory=1, num_samples=5).samples,
+        lambda p: p.forecast([5.0, 5.6], num_samples=5).band(kind="predictive")[0],
         lambda p: p.fitted(num_samples=5)[0].samples,
         lambda p: p.vector_field(X).mean,
         lambda p: p.vector_field(X).stddev,

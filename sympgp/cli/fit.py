@@ -98,6 +98,8 @@ def fit(
     """Fit a file."""
     import sympgp as sg
     from sympgp.cli.text import describe_data
+    from sympgp.inference import fit as fit_model  # loaded before the first word: some libraries
+    # swallow an interrupt while they are imported
 
     refuse_same_file(file, output)
     _check_device(device)
@@ -105,7 +107,7 @@ def fit(
     dissipation = sg.Friction() if friction else sg.Conservative()
     model = sg.SSGP(data.num_dof, features, dissipation=dissipation, seed=seed)
     click.echo(f"{file}: {describe_data(data)}")
-    posterior = sg.fit(model, data, seed=seed, device=device, progress=not quiet)
+    posterior = fit_model(model, data, seed=seed, device=device, progress=not quiet)
     posterior.save(output)
     click.echo(posterior.summary())
     click.echo(f"Wrote {output}")
