@@ -127,6 +127,25 @@ def test_the_search_descends_to_a_stationary_point(duration):
     torch.testing.assert_close(solution.estimate.noise_std, estimate.noise_std)
 
 
+def test_steps_that_raise_the_objective_are_not_taken(monkeypatch):
+    """Far from any optimum some steps overshoot; they are tried again, shorter."""
+    problem, estimate = shooting(duration=math.inf)
+    estimate = replace(estimate, theta=3.0 * estimate.theta, start=2.0 * estimate.start)
+    tried, evaluate = [], Problem.evaluate
+    monkeypatch.setattr(Problem, "evaluate", lambda self, e: tried.append(e) or evaluate(self, e))
+    values = [float(evaluate(problem, estimate)[2])]
+    solution = levenberg_marquardt(
+        problem,
+        estimate,
+        max_iterations=15,
+        tolerance=1e-9,
+        fixed_noise=True,
+        on_step=values.append,
+    )
+    assert len(tried) > solution.iterations + 1
+    assert values == sorted(values, reverse=True) and values[-1] < 0.5 * values[0]
+
+
 def test_the_returned_precision_is_that_at_the_optimum():
     problem, estimate = solvable(1.1)
     solution = levenberg_marquardt(

@@ -136,17 +136,20 @@ def test_friction_moments_are_those_of_the_draws(damped):
 # structure of every draw
 
 
+def with_friction(posterior, deviations):
+    """The same posterior with friction's Gaussian so many deviations above zero."""
+    moved = []
+    for c in posterior.components:
+        theta = c.theta.clone()
+        theta[-1] = deviations * c.damping_direction()[1]
+        moved.append(replace(c, theta=theta))
+    return replace(posterior, components=tuple(moved))
+
+
 @pytest.mark.parametrize("mode", [None, -4.0])
 def test_no_draw_gains_energy(damped, mode):
     """``grad H . f <= 0`` at random states, also where friction's Gaussian is mostly negative."""
-    posterior = damped
-    if mode is not None:
-        moved = []
-        for c in damped.components:
-            theta = c.theta.clone()
-            theta[-1] = mode * c.damping_direction()[1]
-            moved.append(replace(c, theta=theta))
-        posterior = replace(damped, components=tuple(moved))
+    posterior = damped if mode is None else with_friction(damped, mode)
     draws = posterior.sample(40, seed=2)
     x = (3.0 * randn(60, 2)).requires_grad_()
     for values, rates in zip(draws.energy(x), draws(x), strict=True):
@@ -247,6 +250,8 @@ def test_integrators_take_steps_in_user_time(damped):
     assert errors[RK4(0.1)] / errors[RK4(0.05)] == pytest.approx(16.0, rel=0.4)
     assert errors[ImplicitMidpoint(0.02)] < 1e-2
     assert errors[RK4()] == errors[None] < 1e-3
+    scaled = _Solver(damped, RK4(0.1), 1.0).integrator.step
+    assert scaled * float(damped.scaling.time_scale) == pytest.approx(0.1)
 
 
 def test_long_horizons_take_a_symplectic_method(damped):
@@ -294,13 +299,15 @@ def test_fitted_paths_follow_the_data(damped):
 
 def test_fitted_paths_at_other_times_are_the_same_paths(damped):
     """Between observations, at a window's start, and in whatever number."""
-    own = damped.fitted(num_samples=10)
-    more = damped.fitted(
-        [torch.cat([t, 0.5 * (t[1:] + t[:-1])]).sort().values for t in damped.data.times],
-        num_samples=10,
-    )
-    for few, many in zip(own, more, strict=True):
-        torch.testing.assert_close(many.samples[:, :, ::2], few.samples, atol=1e-4, rtol=1e-4)
+    middles = [0.5 * (t[1:] + t[:-1]) for t in damped.data.times]
+    own, between = damped.fitted(num_samples=10), damped.fitted(middles, num_samples=10)
+    both = [torch.cat(pair).sort().values for pair in zip(damped.data.times, middles, strict=True)]
+    for one, other, all_of_them in zip(
+        own, between, damped.fitted(both, num_samples=10), strict=True
+    ):
+        close = {"atol": 1e-4, "rtol": 1e-4}
+        torch.testing.assert_close(all_of_them.samples[:, :, ::2], one.samples, **close)
+        torch.testing.assert_close(all_of_them.samples[:, :, 1::2], other.samples, **close)
 
 
 def test_forecasts_begin_where_the_fitted_paths_end(damped):
@@ -322,9 +329,13 @@ def test_forecasts_continue_the_truth(damped):
     assert found.std.max() < 0.3
 
 
-def test_initial_states_are_those_of_the_fitted_draws(damped):
-    starts = damped.initial_states
-    for k, fitted in enumerate(damped.fitted(num_samples=4000, seed=1)):
+@pytest.mark.parametrize("mode", [None, -2.0])
+def test_initial_states_are_those_of_the_fitted_draws(damped, mode):
+    """Also where friction is cut off, which moves the states along with it."""
+    posterior = damped if mode is None else with_friction(damped, mode)
+    starts = posterior.initial_states
+    first_two = [t[:2] for t in posterior.data.times]
+    for k, fitted in enumerate(posterior.fitted(first_two, num_samples=4000, seed=1)):
         first = fitted.samples[:, 0, 0]
         assert ((first.mean(0) - starts.mean[k]) / starts.stddev[k]).abs().max() < 0.08
         assert (first.std(0) / starts.stddev[k] - 1.0).abs().max() < 0.06

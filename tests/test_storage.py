@@ -1,5 +1,6 @@
 """Saving a posterior and reading it back; the summary in words."""
 
+import pathlib
 from dataclasses import replace
 
 import pytest
@@ -96,6 +97,21 @@ def test_torch_files_of_something_else_are_refused(tmp_path, content):
     torch.save(content, tmp_path / "fit.pt")
     with pytest.raises(ValueError, match="is not a posterior written by sympgp"):
         sympgp.load(tmp_path / "fit.pt")
+
+
+class Code:
+    """What a malicious file would hold: reading it back runs a function."""
+
+    def __reduce__(self):
+        return pathlib.Path.touch, (pathlib.Path("code-was-run"),)
+
+
+def test_code_in_a_file_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"format": "sympgp posterior 1", "components": [Code()]}, "fit.pt")
+    with pytest.raises(ValueError, match="is not a posterior written by sympgp"):
+        sympgp.load("fit.pt")
+    assert not pathlib.Path("code-was-run").exists()
 
 
 def test_files_of_another_version_say_so(tmp_path):

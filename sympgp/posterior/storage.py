@@ -72,7 +72,7 @@ def save(posterior: Posterior, path: str | PathLike[str]) -> None:
         "format": FORMAT,
         "components": components,
         "scaling": _plain(posterior.scaling),
-        "dissipation_family": {"kind": type(family).__name__, **asdict(family)},  # type: ignore[call-overload]
+        "dissipation_family": {"kind": type(family).__name__, **_plain(family)},
         "data": {
             "times": list(data.times),
             "states": list(data.states),
