@@ -332,6 +332,8 @@ def test_an_interrupt_ends_quietly(folder: Path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # shells start background jobs with SIGINT ignored, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     assert "2 trajectories" in process.stdout.readline()  # the fit begins
