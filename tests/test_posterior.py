@@ -24,7 +24,7 @@ def damped():
     data = Pendulum(friction=0.1).simulate(3, rate=5, duration=6, noise_std=0.05, missing=0.1)
     parts = [data[0], data[1].between(0.0, 4.1), data[2]]
     data = Trajectories.concatenate(parts)
-    model = SSGP(num_features=20, dissipation=Friction())
+    model = SSGP(num_features=15, dissipation=Friction())
     return fit(model, data, progress=False)
 
 

@@ -154,13 +154,14 @@ def measured(folder: Path, name: str) -> Trajectories:
     return Trajectories.from_csv(folder / "measured" / f"{name}.csv", q="q", p="p")
 
 
-def forecast(data: Trajectories, seen: float, ahead: float):
+def forecast(data: Trajectories, seen: float, ahead: float, seed: int = 0):
     """Fit the first ``seen`` of the time and forecast the observations of the next ``ahead``."""
     start = float(data.times[0][0])
     train = data.between(start, start + seen)
     later = data.between(start + seen, start + seen + ahead)
-    posterior = fit(SSGP(num_features=100, dissipation=Friction()), train, progress=False)
-    found, truth = posterior.forecast(later.times[0], num_samples=400), later.states[0]
+    model = SSGP(num_features=100, dissipation=Friction(), seed=seed)
+    posterior = fit(model, train, seed=seed, progress=False)
+    found, truth = posterior.forecast(later.times[0], num_samples=400, seed=seed), later.states[0]
     error = (found.mean[0] - truth).square().mean(0).sqrt()
     covered = coverage(found, truth, kind="predictive", per_channel=True, include_start=True)
     print(
@@ -171,11 +172,15 @@ def forecast(data: Trajectories, seen: float, ahead: float):
 
 
 def test_a_measured_pendulum_is_forecast_for_as_long_as_it_was_seen(sympgp_data):
-    found, truth = forecast(measured(sympgp_data, "pendulum"), 20.0, 20.0)
-    error = (found.mean[0] - truth)[:, 0].square().mean().sqrt()
-    assert error <= 0.03
-    covered = coverage(found, truth, level=0.9, kind="predictive", include_start=True)
-    assert 0.8 <= covered <= 0.98
+    """Of the angle, over four seeds of the spectral points: one band is a single realisation."""
+    covered = []
+    for seed in range(4):
+        found, truth = forecast(measured(sympgp_data, "pendulum"), 20.0, 20.0, seed)
+        error = (found.mean[0] - truth)[:, 0].square().mean().sqrt()
+        assert error <= 0.03
+        inside = coverage(found, truth, kind="predictive", per_channel=True, include_start=True)
+        covered.append(float(inside[0]))
+    assert 0.8 <= average(covered) <= 0.98, covered
 
 
 def test_a_measured_pendulum_is_forecast_to_its_end(sympgp_data):
