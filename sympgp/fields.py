@@ -93,6 +93,33 @@ class HamiltonianField:
         damping = -torch.einsum("kde,...e->...dk", self.dissipation.matrices, slope)
         return torch.cat([psi, damping], -1)
 
+    def weighted_parameter_jacobian(
+        self,
+        z: Float[Tensor, "batch stages dim"],
+        weights: Float[Tensor, "batch out stages dim"],
+        theta: Float[Tensor, " params"],
+    ) -> Float[Tensor, "batch out params"]:
+        """``sum_s W_s df/dtheta(z_s)``, without the Jacobians of all stages at once."""
+        w, rho = self.split(theta)
+        slope = None
+        if self.dissipation.num_parameters:
+            slope = self.basis.gradient_map(w)(z.flatten(0, 1)).reshape(z.shape)
+        return self.weighted_response(z, weights, rho, slope)
+
+    def weighted_response(
+        self,
+        z: Float[Tensor, "batch stages dim"],
+        weights: Float[Tensor, "batch out stages dim"],
+        rho: Float[Tensor, " k"],
+        slope: Float[Tensor, "batch stages dim"] | None,
+    ) -> Float[Tensor, "batch out params"]:
+        """As above, for friction ``rho`` and energy gradients ``slope`` known at the states."""
+        psi = self.basis.weighted_gradient(z, weights @ self.structure(rho))
+        if slope is None:
+            return psi
+        damping = -torch.einsum("bosd,kde,bse->bok", weights, self.dissipation.matrices, slope)
+        return torch.cat([psi, damping], -1)
+
     def prior_precision(self) -> Float[Tensor, " params"]:
         """Inverse prior variances of weights and dissipation parameters."""
         stddev = self.dissipation.prior_stddev

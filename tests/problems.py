@@ -9,10 +9,10 @@ from torch import Tensor
 from sympgp.dissipation import Conservative, Friction
 from sympgp.energies import FourierEnergy
 from sympgp.fields import HamiltonianField
-from sympgp.inference.layout import Nodes, Windows
-from sympgp.inference.levenberg_marquardt import Estimate, Problem
-from sympgp.inference.shooting import INITIAL_VARIANCE
 from sympgp.phase_space import CanonicalScaling
+from sympgp.shooting.layout import Nodes, Windows
+from sympgp.shooting.levenberg_marquardt import Estimate, Problem
+from sympgp.shooting.sensitivities import INITIAL_VARIANCE
 from sympgp.trajectories import Trajectories
 
 NAN = math.nan

@@ -22,10 +22,10 @@ from sympgp.energies import FourierEnergy
 from sympgp.energies.base import Basis, GradientMap
 from sympgp.inference.discrepancy import autocorrelation_time, log_evidence
 from sympgp.inference.evidence import FrozenModel
-from sympgp.inference.layout import Nodes, Windows
-from sympgp.inference.levenberg_marquardt import levenberg_marquardt
-from sympgp.inference.shooting import freeze, linearize
 from sympgp.inference.smoothing import _cut, _Pieces
+from sympgp.shooting.layout import Nodes, Windows
+from sympgp.shooting.levenberg_marquardt import levenberg_marquardt
+from sympgp.shooting.sensitivities import freeze, linearize
 from sympgp.systems import Pendulum
 
 # Builds for the CPU alone cannot index tensors that claim to be on "cuda"; there the device

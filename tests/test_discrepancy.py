@@ -23,8 +23,8 @@ from sympgp.inference.discrepancy import (
     defect_posterior,
     log_evidence,
 )
-from sympgp.inference.layout import Nodes
-from sympgp.inference.shooting import INITIAL_VARIANCE, linearize
+from sympgp.shooting.layout import Nodes
+from sympgp.shooting.sensitivities import INITIAL_VARIANCE, linearize
 from sympgp.trajectories import Trajectories
 
 NOISES = [tensor([0.4, 0.9]), tensor([0.25, 0.5])]

@@ -7,11 +7,11 @@ import pytest
 import torch
 from problems import randn, shooting, tensor
 
-from sympgp.inference.elimination import eliminate
-from sympgp.inference.layout import Windows
-from sympgp.inference.levenberg_marquardt import Problem
-from sympgp.inference.shooting import linearize
 from sympgp.posterior import WindowStates
+from sympgp.shooting.elimination import eliminate
+from sympgp.shooting.layout import Windows
+from sympgp.shooting.levenberg_marquardt import Problem
+from sympgp.shooting.sensitivities import linearize
 
 
 def windows_of_lengths(lengths: list[int]) -> Windows:

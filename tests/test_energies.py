@@ -68,7 +68,9 @@ def test_values_at_shared_states_take_all_draws():
 
 def kernel_error(frequencies, num_features: int, seed: int) -> float:
     """Mean squared error of the features' kernel over pairs of states, D = 2."""
-    energy = FourierEnergy(1, num_features, quadratic=False, frequencies=frequencies, seed=seed)
+    energy = FourierEnergy(
+        1, num_features, quadratic=False, separable=0.0, frequencies=frequencies, seed=seed
+    )
     lengthscale = tensor([0.8, 1.7])
     basis = energy.basis({"lengthscale": lengthscale, "signal_scale": tensor(1.5)})
     z = randn(12, 2, seed=99)
@@ -99,6 +101,34 @@ def test_feature_kernel_tends_to_the_squared_exponential():
         assert quasi < plain
 
 
+def test_separable_points_add_the_kernels_of_coordinates_and_momenta():
+    """``separable^2 (k(q, q') + k(p, p')) + signal^2 k(z, z')``, two degrees of freedom."""
+    energy = FourierEnergy(2, 6000, quadratic=False, separable=0.6)
+    lengthscale = tensor([0.8, 1.7, 2.0, 1.1])
+    scales = {"signal_scale": tensor(0.7), "separable_scale": tensor(1.3)}
+    basis = energy.basis({"lengthscale": lengthscale, **scales})
+    z = randn(10, 4, seed=3)
+    features = basis.features(z)
+    kernel = (features * basis.prior_variance) @ features.mT
+    squares = ((z[:, None] - z) / lengthscale).square()
+    q, p, both = (torch.exp(-0.5 * part.sum(-1)) for part in (*squares.split(2, -1), squares))
+    torch.testing.assert_close(kernel, 1.3**2 * (q + p) + 0.7**2 * both, atol=0.02, rtol=0)
+
+
+def test_separable_points_alone_give_forces_that_do_not_mix():
+    """Of V(q) + T(p), dH/dq depends on q alone and dH/dp on p alone."""
+    energy = FourierEnergy(2, 40, quadratic=False, separable=0.9)
+    basis = energy.basis(
+        {k: prior.median for k, prior in energy.hyperpriors(randn(4).abs()).items()}
+    )
+    w = randn(basis.num_weights)
+    joint = 40 - 2 * energy.num_half
+    w[:joint] = w[40 : 40 + joint] = 0.0
+    mixed = basis.hessian(randn(5, 4, seed=1), w)[:, :2, 2:]
+    assert energy.num_half == 18
+    torch.testing.assert_close(mixed, torch.zeros_like(mixed))
+
+
 def test_the_quadratic_part_reaches_every_quadratic_polynomial():
     basis = basis_of(2)
     num = 2 * basis.frequencies.shape[0]
@@ -115,14 +145,18 @@ def test_the_quadratic_part_reaches_every_quadratic_polynomial():
 
 
 def test_prior_variances_follow_the_hyperparameters():
-    energy = FourierEnergy(2, 10)
+    energy = FourierEnergy(2, 10, separable=0.4)
     values = {
         "lengthscale": tensor([1.0, 2.0, 3.0, 4.0]),
         "signal_scale": tensor(3.0),
+        "separable_scale": tensor(2.0),
         "quadratic_scale": tensor(0.5),
     }
     basis = energy.basis(values)
-    assert basis.prior_variance[:20].unique().item() == pytest.approx(3.0**2 / 10)
+    cosines, sines = basis.prior_variance[:10], basis.prior_variance[10:20]
+    assert torch.equal(cosines, sines)
+    assert cosines[:6].unique().item() == pytest.approx(3.0**2 / 6)
+    assert cosines[6:].unique().item() == pytest.approx(2.0**2 / 2)
     assert basis.prior_variance[20:].unique().item() == pytest.approx(0.25)
     assert len(basis.prior_variance) == 20 + 4 + 10
     torch.testing.assert_close(basis.frequencies * values["lengthscale"], energy.base_frequencies)
@@ -133,9 +167,13 @@ def test_hyperpriors_follow_the_data():
     priors = FourierEnergy(1, 4).hyperpriors(spread)
     ratio = priors["lengthscale"].median / spread
     assert bool(((ratio >= 1.0) & (ratio <= 3.0)).all())
-    assert set(FourierEnergy(1, 4, quadratic=False).hyperpriors(spread)) == {
+    plain = FourierEnergy(1, 4, quadratic=False, separable=0.0).hyperpriors(spread)
+    assert set(plain) == {"lengthscale", "signal_scale"}
+    assert set(FourierEnergy(1, 4).hyperpriors(spread)) == {
         "lengthscale",
         "signal_scale",
+        "separable_scale",
+        "quadratic_scale",
     }
 
 
@@ -150,10 +188,13 @@ def test_frequencies_are_standard_normal_and_fixed_by_their_seed(draw):
 
 
 def test_redrawing_changes_the_frequencies_only():
-    energy = FourierEnergy(2, 6, quadratic=False, frequencies=independent_frequencies, seed=0)
-    other = energy.redraw(5)
-    assert torch.equal(other.base_frequencies, independent_frequencies(6, 4, 5))
+    settings = {"quadratic": False, "separable": 0.4, "frequencies": independent_frequencies}
+    other = FourierEnergy(2, 6, **settings, seed=0).redraw(5)
+    fresh = FourierEnergy(2, 6, **settings, seed=5)
+    assert torch.equal(other.base_frequencies, fresh.base_frequencies)
+    assert torch.equal(fresh.base_frequencies[:4], independent_frequencies(4, 4, 5))
     assert (other.num_dof, other.num_features, other.quadratic) == (2, 6, False)
+    assert other.separable == 0.4
 
 
 @pytest.mark.parametrize("settings", [{"num_dof": 0}, {"num_features": -1}, {"num_dof": True}])
@@ -161,3 +202,9 @@ def test_counts_below_one_are_refused(settings):
     (name,) = settings
     with pytest.raises(ValueError, match=f"{name}: expected a whole number of at least 1"):
         FourierEnergy(**{"num_dof": 1, **settings})
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0])
+def test_shares_outside_the_unit_interval_are_refused(share):
+    with pytest.raises(ValueError, match=r"separable: expected a share in \[0, 1\)"):
+        FourierEnergy(1, separable=share)

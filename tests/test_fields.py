@@ -7,7 +7,12 @@ import torch
 from problems import identity_scaling, plain_field, randn, random_field, tensor
 
 from sympgp.dissipation import Friction
-from sympgp.energies import FourierEnergy, independent_frequencies, quasi_random_frequencies
+from sympgp.energies import (
+    Basis,
+    FourierEnergy,
+    independent_frequencies,
+    quasi_random_frequencies,
+)
 from sympgp.fields import HamiltonianField
 from sympgp.phase_space import symplectic_matrix
 
@@ -100,7 +105,9 @@ def kernel_errors():
         for count in counts:
             squares = 0.0
             for seed in range(12):
-                energy = FourierEnergy(1, count, quadratic=False, frequencies=draw, seed=seed)
+                energy = FourierEnergy(
+                    1, count, quadratic=False, separable=0.0, frequencies=draw, seed=seed
+                )
                 basis = energy.basis({"lengthscale": lengthscale, "signal_scale": tensor(scale)})
                 psi = HamiltonianField(basis, damping).features(z, rho)
                 weighted = psi * basis.prior_variance
@@ -122,6 +129,18 @@ def test_quasi_random_frequencies_are_closer_to_the_kernel(kernel_errors):
     _, errors = kernel_errors
     for plain, quasi in zip(*errors.values(), strict=True):
         assert quasi < plain
+
+
+@pytest.mark.parametrize("friction", [True, False])
+def test_weighted_jacobians_are_sums_over_stages(friction):
+    """Both the Fourier basis's own summation and the plain one."""
+    field, theta = random_field(2, friction=friction)
+    z, weights = randn(5, 3, 4, seed=2), randn(5, 4, 3, 4, seed=3)
+    expected = torch.einsum("bosd,bsdp->bop", weights, field.parameter_jacobian(z, theta))
+    found = field.weighted_parameter_jacobian(z, weights, theta)
+    torch.testing.assert_close(found, expected)
+    plain = Basis.weighted_gradient(field.basis, z, weights)
+    torch.testing.assert_close(field.basis.weighted_gradient(z, weights), plain)
 
 
 def test_prior_precision_covers_weights_and_friction():

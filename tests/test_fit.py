@@ -12,8 +12,8 @@ from sympgp.inference import InferenceEngine
 from sympgp.inference.evidence import FrozenModel
 from sympgp.inference.fit import _engine
 from sympgp.inference.gauss_newton import _stratified
-from sympgp.inference.levenberg_marquardt import NOISE_SHAPE
 from sympgp.models import HamiltonianModel
+from sympgp.shooting.levenberg_marquardt import NOISE_SHAPE
 from sympgp.systems import HarmonicOscillator, Pendulum
 from sympgp.trajectories import Trajectories
 
@@ -147,7 +147,7 @@ def test_the_noise_posterior_peaks_at_the_estimate(posterior):
 def test_long_data_are_thinned_for_the_evidence(data, monkeypatch):
     """What is left out counts through the weight of what is kept."""
     whole = quick(data, inference=SHORT)
-    monkeypatch.setattr("sympgp.inference.search.EVIDENCE_NODES", 40)
+    monkeypatch.setattr("sympgp.inference.search.EVIDENCE_ROWS", 80)
     calls, solve = [], FrozenModel.solve
     monkeypatch.setattr(
         FrozenModel,

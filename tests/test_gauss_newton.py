@@ -21,8 +21,9 @@ from sympgp import GaussNewton
 from sympgp.dissipation import ScaledDissipation
 from sympgp.energies import FourierEnergy
 from sympgp.fields import HamiltonianField
-from sympgp.inference.layout import Nodes, Windows
-from sympgp.inference.levenberg_marquardt import (
+from sympgp.phase_space import symplectic_matrix
+from sympgp.shooting.layout import Nodes, Windows
+from sympgp.shooting.levenberg_marquardt import (
     NOISE_RATE,
     NOISE_SHAPE,
     Estimate,
@@ -32,8 +33,7 @@ from sympgp.inference.levenberg_marquardt import (
     solve_damped,
     squares_after,
 )
-from sympgp.inference.shooting import INITIAL_VARIANCE, linearize
-from sympgp.phase_space import symplectic_matrix
+from sympgp.shooting.sensitivities import INITIAL_VARIANCE, linearize
 from sympgp.trajectories import Trajectories
 
 # Levenberg-Marquardt
@@ -198,7 +198,7 @@ def linear_problem():
     clean = [linear_flow(truth, z0, times) for z0 in starts]
     noise = tensor([EXACT, 2 * EXACT])
     data = Trajectories(times, torch.stack(clean) + noise * randn(2, 20, 2))
-    energy = FourierEnergy(1, 1)
+    energy = FourierEnergy(1, 1, separable=0.0)
     hyper = {
         "lengthscale": tensor([1.0, 1.0]),
         "signal_scale": tensor(1e-9),

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from problems import NAN, identity_scaling, ragged_data, randn, tensor
 
-from sympgp.inference.layout import Nodes, Windows
-from sympgp.inference.shooting import substeps
+from sympgp.shooting.layout import Nodes, Windows
+from sympgp.shooting.sensitivities import substeps
 from sympgp.trajectories import Trajectories
 
 PIECES = st.tuples(

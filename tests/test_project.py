@@ -19,10 +19,10 @@ ROOT = Path(__file__).parent.parent
 # From left to right, as in CONTRIBUTING.md: a module imports from its own layer or from its left.
 LAYERS = (
     ("phase_space", "trajectories"),
-    ("energies", "dissipation"),
+    ("energies", "dissipation", "noise"),
     ("fields",),
     ("integrators",),
-    ("rollouts",),
+    ("rollouts", "shooting"),
     ("models", "systems"),
     ("posterior",),
     ("inference",),

@@ -21,10 +21,10 @@ from problems import (
     window_nodes,
 )
 
-from sympgp.inference import shooting as library
-from sympgp.inference.layout import Nodes, Windows
-from sympgp.inference.shooting import INITIAL_VARIANCE, linearize, nominal_path
 from sympgp.integrators import RK4
+from sympgp.shooting import sensitivities as library
+from sympgp.shooting.layout import Nodes, Windows
+from sympgp.shooting.sensitivities import INITIAL_VARIANCE, linearize, nominal_path
 from sympgp.trajectories import Trajectories
 
 DURATIONS = [0.6, 2.7, math.inf]

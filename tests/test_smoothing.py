@@ -10,9 +10,9 @@ from sympgp.dissipation import Friction
 from sympgp.energies import FourierEnergy
 from sympgp.fields import HamiltonianField
 from sympgp.inference import smoothing
-from sympgp.inference.layout import Nodes
 from sympgp.inference.smoothing import smooth
 from sympgp.inference.start import _simpson, integral_form, prepare
+from sympgp.shooting.layout import Nodes
 from sympgp.systems import HarmonicOscillator, Pendulum
 from sympgp.trajectories import Trajectories
 

@@ -38,6 +38,17 @@ class Basis(ABC):
     ) -> Float[Tensor, "*batch dim weights"]:
         """``d phi(z) / dz``: column m is the gradient of feature m."""
 
+    def weighted_gradient(
+        self, z: Float[Tensor, "batch stages dim"], weights: Float[Tensor, "batch out stages dim"]
+    ) -> Float[Tensor, "batch out weights"]:
+        """``sum_s W_s d phi(z_s) / dz``: what an interval's stages add to its end.
+
+        A basis that can do without the gradients of all stages at once overrides this.
+        """
+        batch, out = weights.shape[:2]
+        gradients = self.feature_gradient(z)
+        return weights.reshape(batch, out, -1) @ gradients.reshape(batch, -1, self.num_weights)
+
     @abstractmethod
     def gradient_map(self, w: Float[Tensor, "*draws weights"]) -> GradientMap:
         """The gradient of H for fixed weights, folded for fast repeated evaluation."""

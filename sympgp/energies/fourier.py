@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sympgp.energies.base import Basis, Energy, GradientMap, Hyperparameters, LogNormal
+from sympgp.phase_space import join, split
 
 FrequencyDraw = Callable[[int, int, int], Tensor]
 
@@ -34,20 +35,27 @@ def quasi_random_frequencies(num_features: int, dim: int, seed: int) -> Tensor:
 class FourierEnergy(Energy):
     """``H(z) = sum_m a_m cos(omega_m . z) + b_m sin(omega_m . z)`` beside a quadratic polynomial.
 
-    The weights are ``N(0, signal_scale^2 / M)``, so H is a Gaussian process with kernel
-    ``signal_scale^2 exp(-|(z - z') / lengthscale|^2 / 2)`` as M grows; ``omega_m`` are fixed base
-    draws divided by the lengthscales. Linear and quadratic features (kinetic energies are
-    quadratic) have weights ``N(0, quadratic_scale^2)``.
+    ``omega_m`` are fixed base draws divided by the lengthscales. Of the M spectral points, k lie in
+    the half space of the coordinates, k in that of the momenta, and the others anywhere. With
+    weights ``N(0, separable_scale^2 / k)`` and ``N(0, signal_scale^2 / (M - 2 k))``, H is a
+    Gaussian process ``V(q) + T(p) + U(q, p)`` with the kernel
+
+        separable_scale^2 (k_SE(q, q') + k_SE(p, p')) + signal_scale^2 k_SE(z, z')
+
+    as M grows, where ``k_SE = exp(-|(z - z') / lengthscale|^2 / 2)``: the energies of most systems
+    are sums, or nearly so, and the evidence of the data decides between the parts. Linear and
+    quadratic features (kinetic energies are quadratic) have weights ``N(0, quadratic_scale^2)``.
 
     Args:
         num_dof: degrees of freedom n.
         num_features: spectral points M; the weights number 2 M.
         quadratic: add the linear and quadratic features.
+        separable: share 2 k / M of the spectral points that make up V and T.
         frequencies: how the base draws are made, ``(M, D, seed) -> (M, D)``.
         seed: seed of the base draws.
 
     Raises:
-        ValueError: a count below one.
+        ValueError: a count below one; a share outside [0, 1).
 
     Example:
         >>> energy = FourierEnergy(num_dof=1, num_features=8)
@@ -56,6 +64,9 @@ class FourierEnergy(Energy):
         >>> basis = energy.basis({name: prior.median for name, prior in priors.items()})
         >>> basis.features(torch.zeros(3, 2, dtype=torch.float64)).shape
         torch.Size([3, 21])
+
+    Sources: Tanaka et al. (2022), eq. 10, for the Fourier features; Duvenaud, Nickisch and
+    Rasmussen, *Additive Gaussian processes*, NeurIPS 2011, for sums over groups of inputs.
     """
 
     def __init__(
@@ -64,18 +75,29 @@ class FourierEnergy(Energy):
         num_features: int = 100,
         *,
         quadratic: bool = True,
+        separable: float | int = 0.5,
         frequencies: FrequencyDraw = quasi_random_frequencies,
         seed: int = 0,
     ) -> None:
         for name, count in (("num_dof", num_dof), ("num_features", num_features)):
             if isinstance(count, bool) or not isinstance(count, int) or count < 1:
                 raise ValueError(f"{name}: expected a whole number of at least 1, got {count!r}")
+        if isinstance(separable, bool) or not 0 <= separable < 1:
+            raise ValueError(f"separable: expected a share in [0, 1), got {separable!r}")
         self.num_dof = num_dof
         self.num_features = num_features
         self.quadratic = quadratic
+        self.separable = separable
         self.frequencies = frequencies
         self.seed = seed
-        self.base_frequencies = frequencies(num_features, 2 * num_dof, seed)
+        self.num_half = int(0.5 * separable * num_features)
+        base = frequencies(num_features - 2 * self.num_half, 2 * num_dof, seed)
+        if self.num_half:
+            half = frequencies(self.num_half, 2 * num_dof, seed + 1)
+            q, p = split(half)
+            zero = torch.zeros_like(q)
+            base = torch.cat([base, join(q, zero), join(zero, p)])
+        self.base_frequencies = base
 
     def hyperpriors(self, spread: Float[Tensor, " dim"]) -> dict[str, LogNormal]:
         """Lengthscales near two standard deviations of each channel; scales near one."""
@@ -84,6 +106,8 @@ class FourierEnergy(Energy):
             "lengthscale": LogNormal(2.0 * spread, 0.5),
             "signal_scale": LogNormal(2.0 * one, 1.0),
         }
+        if self.num_half:
+            priors["separable_scale"] = LogNormal(2.0 * one, 1.0)
         if self.quadratic:
             priors["quadratic_scale"] = LogNormal(0.5 * one, 1.0)
         return priors
@@ -92,8 +116,12 @@ class FourierEnergy(Energy):
         """Spectral points and prior variances for these hyperparameters."""
         lengthscale = hyperparameters["lengthscale"]
         frequencies = self.base_frequencies.to(lengthscale) / lengthscale
-        weight = (hyperparameters["signal_scale"] ** 2 / self.num_features).reshape(1)
-        variances = [weight.expand(2 * self.num_features)]
+        joint = self.num_features - 2 * self.num_half
+        variance = (hyperparameters["signal_scale"] ** 2 / joint).reshape(1).expand(joint)
+        if self.num_half:
+            own = (hyperparameters["separable_scale"] ** 2 / self.num_half).reshape(1)
+            variance = torch.cat([variance, own.expand(2 * self.num_half)])
+        variances = [variance, variance]
         if self.quadratic:
             dim = 2 * self.num_dof
             quadratic = (hyperparameters["quadratic_scale"] ** 2).reshape(1)
@@ -106,6 +134,7 @@ class FourierEnergy(Energy):
             self.num_dof,
             self.num_features,
             quadratic=self.quadratic,
+            separable=self.separable,
             frequencies=self.frequencies,
             seed=seed,
         )
@@ -148,6 +177,26 @@ class FourierBasis(Basis):
             identity = torch.eye(dim, dtype=z.dtype, device=z.device)
             parts.append(identity.expand(*z.shape, dim))
             parts.append(self._quadratic_gradient(z, identity))
+        return torch.cat(parts, -1)
+
+    def weighted_gradient(
+        self, z: Float[Tensor, "batch stages dim"], weights: Float[Tensor, "batch out stages dim"]
+    ) -> Float[Tensor, "batch out weights"]:
+        """``sum_s W_s d phi(z_s) / dz``, stage by stage."""
+        columns = self.frequencies.mT
+        phase = z @ columns
+        sine, cosine = phase.sin().unsqueeze(1), phase.cos().unsqueeze(1)
+        first = second = z.new_zeros(())
+        for s in range(z.shape[1]):
+            onto = weights[:, :, s] @ columns
+            first = torch.addcmul(first, onto, sine[:, :, s], value=-1.0)
+            second = torch.addcmul(second, onto, cosine[:, :, s])
+        parts = [first, second]
+        if self.quadratic:
+            moment = weights.mT @ z.unsqueeze(1)
+            half = 1.0 - 0.5 * (self._rows == self._columns).to(z.dtype)
+            both = moment[..., self._rows, self._columns] + moment[..., self._columns, self._rows]
+            parts += [weights.sum(2), half * both]
         return torch.cat(parts, -1)
 
     def _quadratic_gradient(self, z: Tensor, identity: Tensor) -> Tensor:

@@ -14,13 +14,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sympgp.inference.layout import Nodes
-from sympgp.inference.levenberg_marquardt import Estimate, Problem, noise_update, squares_after
-from sympgp.inference.shooting import INITIAL_VARIANCE, Linearization, linearize
+from sympgp.shooting.layout import Nodes
+from sympgp.shooting.levenberg_marquardt import Estimate, Problem, noise_update, squares_after
+from sympgp.shooting.sensitivities import INITIAL_VARIANCE, Linearization, linearize
 
-PRIOR_SCALE, LARGEST = 5.0, 100.0
-"""Scale of the jumps' half-Cauchy prior, and the end of the grid, in units of the average noise:
-jumps are seldom many times the noise, but evidence can say so."""
+PRIOR_SCALE = 0.03
+"""Scale of the jumps' half-Cauchy prior in scaled units: a model that cannot follow a system
+within a few hundredths of its motion for one oscillation would be a surprise."""
+LARGEST = 100.0
+"""End of the grid of jump sizes, in units of the average noise."""
 
 
 def log_evidence(
@@ -84,6 +86,18 @@ class DefectPosterior:
         """
         return float(np.sqrt(np.average(np.square(self.grid), weights=self.weights)))
 
+    def strata(self, count: int) -> list[float]:
+        """Root mean squares of ``count`` parts of equal probability, smallest first.
+
+        Their mean square is that of the whole posterior.
+        """
+        edges = np.concatenate([[0.0], np.cumsum(self.weights)])
+        squares = []
+        for k in range(count):
+            share = np.diff(np.clip(edges, k / count, (k + 1) / count))
+            squares.append(float(share @ np.square(self.grid)) * count)
+        return [square**0.5 for square in squares]
+
 
 def defect_posterior(problem: Problem, estimate: Estimate, count: int = 25) -> DefectPosterior:
     """Posterior of the jump size, from one linearisation about the present path.
@@ -101,14 +115,15 @@ def defect_posterior(problem: Problem, estimate: Estimate, count: int = 25) -> D
     scale = float(estimate.noise_std.mean())
     grid = np.geomspace(1e-3 * scale, LARGEST * scale, count)
     scores = []
+    noise = estimate.noise_std
     for defect in grid:
-        trial, total = replace(estimate, defect_std=float(defect)), 0.0
-        for _ in range(3):
+        # Neighbouring values have nearly the same noise, so that two updates are enough.
+        for _ in range(2):
+            trial = replace(estimate, defect_std=float(defect), noise_std=noise)
             total, noise = log_evidence(problem, linear, trial, path, end)
-            trial = replace(trial, noise_std=noise)
         scores.append(total)
     evidence = np.asarray(scores)
-    log = evidence - np.log1p((grid / (PRIOR_SCALE * scale)) ** 2)
+    log = evidence - np.log1p((grid / PRIOR_SCALE) ** 2)
     weights = np.exp(log - log.max()) * np.diff(np.concatenate([[0.0], grid]))
     weights = weights / weights.sum()
     return DefectPosterior(tuple(grid), tuple(weights), float(evidence.max() - evidence[0]))

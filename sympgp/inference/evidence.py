@@ -21,8 +21,12 @@ from torch import Tensor
 
 from sympgp.energies.base import Basis, Energy, Hyperparameters, LogNormal
 from sympgp.fields import HamiltonianField
-from sympgp.inference.layout import Nodes, Windows
-from sympgp.inference.shooting import INITIAL_VARIANCE, FrozenPath, chain_sensitivities
+from sympgp.shooting.layout import Nodes, Windows
+from sympgp.shooting.sensitivities import INITIAL_VARIANCE, FrozenPath, chain_sensitivities
+
+SLOPE, SHIFT = 0.02, 0.05
+"""Largest slope of the log evidence at its maximum, and the step of its Hessian's differences, per
+unit of the logarithms: hundredths of a nat do not matter."""
 
 
 @dataclass(frozen=True)
@@ -66,40 +70,43 @@ class FrozenModel:
         return cls(frozen, base, nodes.values[windows.nodes], mask)
 
     def normal_equations(
-        self, psi: Float[Tensor, "batch stages dim params"], precision: Float[Tensor, " dim"]
+        self, response: Float[Tensor, "batch dim params"], precision: Float[Tensor, " dim"]
     ) -> tuple[Tensor, Tensor]:
-        """Gram matrix (P, P) and right-hand side (P,), window states integrated out."""
+        """Gram matrix (P, P) and right-hand side (P,), window states integrated out.
+
+        Rows are projected off the states' columns ``S``, with ``[S; eps I] = [Q; E] R``, rather
+        than corrected in the Gram matrix, where the difference would lose its digits.
+        """
         windows, slots, dim = self.base.shape
-        response = self.frozen.response(psi).reshape(windows, slots, dim, -1)
-        start = torch.eye(dim, dtype=psi.dtype, device=psi.device)
-        start = torch.nn.functional.pad(start, (0, psi.shape[-1])).expand(windows, dim, -1)
         steps = self.frozen.transition.reshape(windows, slots, dim, dim)
-        rows, _ = chain_sensitivities(steps, response, start)
-        target = (self.values - self.base).unsqueeze(-1)
+        eye = torch.eye(dim).to(steps).expand(windows, dim, dim)
         scale = (self.mask * precision.sqrt()).unsqueeze(-1)
-        rows = (torch.cat([rows, target], -1) * scale).reshape(windows, slots * dim, -1)
-        state, rest = rows[..., :dim], rows[..., dim:]
-        flat = rest.reshape(-1, rest.shape[-1])
-        hessian = state.mT @ state
-        hessian = hessian + torch.eye(dim).to(hessian) / INITIAL_VARIANCE
-        side = torch.linalg.solve_triangular(
-            torch.linalg.cholesky(hessian), state.mT @ rest, upper=False
-        ).reshape(-1, rest.shape[-1])
-        gram = flat.mT @ flat - side.mT @ side
+        state, _ = chain_sensitivities(steps, None, eye)
+        whole = torch.cat([(state * scale).flatten(1, 2), eye * INITIAL_VARIANCE**-0.5], 1)
+        basis, _ = torch.linalg.qr(whole)
+        response = response.reshape(windows, slots, dim, -1)
+        rows, _ = chain_sensitivities(steps, response, torch.zeros_like(response[:, 0]))
+        target = (self.values - self.base).unsqueeze(-1)
+        rows = (torch.cat([rows, target], -1) * scale).flatten(1, 2)
+        along = basis[:, :-dim].mT @ rows
+        rows = torch.baddbmm(rows, basis[:, :-dim], along, alpha=-1.0).flatten(0, 1)
+        rest = (basis[:, -dim:] @ along).flatten(0, 1)
+        gram = rows.mT @ rows + rest.mT @ rest
         return gram[:-1, :-1], gram[:-1, -1]
 
-    def jacobian(
+    def response(
         self, basis: Basis, field: HamiltonianField, theta: Float[Tensor, " own"]
-    ) -> Float[Tensor, "batch stages dim params"]:
-        """Parameter Jacobian at the stages with this basis, and with the field's own friction."""
+    ) -> Float[Tensor, "batch dim params"]:
+        """What each interval adds to its end per parameter, with this basis and friction's slope.
+
+        The energy's own gradient, which friction multiplies, is that of ``field``.
+        """
         own = HamiltonianField(basis, field.dissipation)
         w, rho = field.split(theta)
-        psi = own.features(self.frozen.stages, rho)
-        if not field.dissipation.num_parameters:
-            return psi
-        slope = field.basis.gradient_map(w)(self.frozen.stages.flatten(0, 1))
-        damping = -torch.einsum("kde,be->bdk", field.dissipation.matrices, slope)
-        return torch.cat([psi, damping.reshape(*psi.shape[:-1], -1)], -1)
+        z, slope = self.frozen.stages, None
+        if field.dissipation.num_parameters:
+            slope = field.basis.gradient_map(w)(z.flatten(0, 1)).reshape(z.shape)
+        return own.weighted_response(z, self.frozen.weights, rho, slope)
 
     def solve(
         self,
@@ -114,7 +121,7 @@ class FrozenModel:
         ``rho`` enters as a deviation from its present value, about which the field is linear.
         """
         num = basis.num_weights
-        gram, right = self.normal_equations(self.jacobian(basis, field, theta), precision)
+        gram, right = self.normal_equations(self.response(basis, field, theta), precision)
         rho = theta[field.num_weights :]
         prior = HamiltonianField(basis, field.dissipation).prior_precision()
         # The base of rho's deviation: its prior mean is -rho.
@@ -193,24 +200,20 @@ def optimise_hyperparameters(
         return -float(total.detach()), -gradient.cpu().numpy().astype(float)
 
     centre = first.cpu().numpy().astype(float)
-    bounds = [(c - 3.5, c + 3.5) for c in centre]
     found = minimize(
         objective,
         centre,
         jac=True,
         method="L-BFGS-B",
-        bounds=bounds,
-        options={"maxfun": max_evaluations, "ftol": 1e-9, "gtol": 1e-3},
+        bounds=[(c - 3.5, c + 3.5) for c in centre],
+        options={"maxfun": max_evaluations, "ftol": 1e-6, "gtol": SLOPE},
     )
     mean = torch.as_tensor(found.x, dtype=first.dtype, device=first.device)
     size = len(centre)
     if not curvature:
         return HyperPosterior(priors, mean, torch.zeros(size, size).to(mean))
-    hessian = np.zeros((size, size))
-    for k in range(size):
-        shift = 0.05 * np.eye(size)[k]
-        ahead, behind = objective(found.x + shift)[1], objective(found.x - shift)[1]
-        hessian[k] = (ahead - behind) / 0.1
+    hessian = np.stack([objective(found.x + row)[1] for row in SHIFT * np.eye(size)])
+    hessian = (hessian - objective(found.x)[1]) / SHIFT
     values, vectors = np.linalg.eigh(0.5 * (hessian + hessian.T))
     floor = min(1.0 / p.log_stddev**2 for p in priors.values())
     inverse = (vectors / np.maximum(values, floor)) @ vectors.T

@@ -12,13 +12,14 @@ from torch import Tensor
 from sympgp.energies import quasi_random_frequencies
 from sympgp.fields import HamiltonianField
 from sympgp.inference.base import InferenceEngine, Report
+from sympgp.inference.discrepancy import DefectPosterior
 from sympgp.inference.evidence import FrozenModel, HyperPosterior
-from sympgp.inference.layout import Windows
-from sympgp.inference.levenberg_marquardt import NOISE_SHAPE, Solution
 from sympgp.inference.search import OSCILLATION, WORSE, Search
 from sympgp.inference.start import Prepared, integral_form, prepare
 from sympgp.models import HamiltonianModel
 from sympgp.posterior import Component, Diagnostics, Posterior, WindowStates
+from sympgp.shooting.layout import Windows
+from sympgp.shooting.levenberg_marquardt import NOISE_SHAPE, Solution
 from sympgp.trajectories import Trajectories
 
 DEFAULT_STEP = 0.25
@@ -40,8 +41,8 @@ class GaussNewton(InferenceEngine):
     4. Measure model discrepancy: jumps between windows of one oscillation that the evidence
        allows stay in the model, with their uncertainty.
     5. Lengthscales and scales by the frozen-path evidence under log-normal hyperpriors.
-    6. A mixture of Gaussians over draws of the hyperparameters and the spectral points, each
-       refitted, so that the bands carry their uncertainty.
+    6. A mixture of Gaussians over draws of the hyperparameters, the jumps' size and the spectral
+       points, each refitted, so that the bands carry their uncertainty.
 
     Args:
         num_components: Gaussians in the mixture; one ignores hyperparameter uncertainty.
@@ -90,7 +91,7 @@ class GaussNewton(InferenceEngine):
             hyper = found.hyperparameters(found.mean)
             search.solve("fitting", 0.01)
         error = search.refine_step() if self.step is None else search.solver_error()
-        components, notes = self._mixture(model, search, prepared, frozen, found, seed)
+        components, notes = self._mixture(model, search, prepared, frozen, found, defect, seed)
         diagnostics = Diagnostics(
             engine="GaussNewton",
             seconds=time.perf_counter() - began,
@@ -135,6 +136,7 @@ class GaussNewton(InferenceEngine):
         prepared: Prepared,
         frozen: FrozenModel,
         found: HyperPosterior,
+        defect: DefectPosterior,
         seed: int,
     ) -> tuple[tuple[Component, ...], tuple[str, ...]]:
         """Refit about draws of the hyperparameters and spectral points; and notes on failures."""
@@ -145,11 +147,13 @@ class GaussNewton(InferenceEngine):
         failed: list[int] = []
         count = self.num_components
         root = torch.linalg.cholesky(found.covariance)
-        points = _stratified(count, len(found.mean), seed).to(found.mean)
+        points = _stratified(count, len(found.mean) + 1, seed).to(found.mean)
+        jumps, ranks = defect.strata(count), points[:, -1].argsort().argsort().tolist()
         for k in range(count):
-            hyper = found.hyperparameters(found.mean + root @ points[k])
+            hyper = found.hyperparameters(found.mean + root @ points[k, :-1])
             energy = model.energy if k == 0 else model.energy.redraw(seed + 7919 * k)
             one = replace(search)
+            one.defect_std = jumps[ranks[k]]
             one.change_field(
                 frozen, HamiltonianField(energy.basis(hyper), search.field.dissipation)
             )

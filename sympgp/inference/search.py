@@ -22,14 +22,14 @@ from sympgp.inference.evidence import (
     HyperPosterior,
     optimise_hyperparameters,
 )
-from sympgp.inference.layout import Nodes, Windows
-from sympgp.inference.levenberg_marquardt import (
+from sympgp.shooting.layout import Nodes, Windows
+from sympgp.shooting.levenberg_marquardt import (
     Estimate,
     Problem,
     Solution,
     levenberg_marquardt,
 )
-from sympgp.inference.shooting import freeze, nominal_path
+from sympgp.shooting.sensitivities import freeze, nominal_path
 
 FIRST_WINDOW = 3.0
 """Duration of the first shooting windows, scaled: half an oscillation."""
@@ -38,8 +38,9 @@ LAST_WINDOW = 40.0
 find the same path in parallel."""
 OSCILLATION = 2.0 * math.pi
 """Duration of the windows between which the model's discrepancy is measured."""
-EVIDENCE_WINDOW, EVIDENCE_NODES = 12.0, 3000
-"""Duration of the windows of the hyperparameters' evidence, and how many nodes enter it."""
+EVIDENCE_WINDOW, EVIDENCE_STEP, EVIDENCE_ROWS = 12.0, 0.5, 6000
+"""Duration of the windows of the hyperparameters' evidence, its solver step, and how many entries
+of states enter it."""
 WORSE = 2.0
 """Longer windows that raise the noise by this factor have ended in a wrong optimum."""
 SOLVER_TOLERANCE = 0.1
@@ -147,10 +148,11 @@ class Search:
 
     def frozen_model(self, duration: float) -> tuple[FrozenModel, float]:
         """The linear model about the present path, and how many times its data the data are."""
-        windows = Windows.of_duration(self.nodes, duration).thinned(EVIDENCE_NODES)
+        dim = self.states.shape[-1]
+        windows = Windows.of_duration(self.nodes, duration).thinned(EVIDENCE_ROWS // dim)
         index = windows.nodes.reshape(-1)
-        dt = self.nodes.dt[index]
-        frozen = freeze(self.field, self.theta, self.states[index], dt, self.step)
+        dt, step = self.nodes.dt[index], max(self.step, EVIDENCE_STEP)
+        frozen = freeze(self.field, self.theta, self.states[index], dt, step).merged()
         slope = self.field.bind(self.theta)(0.0, frozen.stages.flatten(0, 1))
         path = self.states[windows.nodes]
         model = FrozenModel.about(

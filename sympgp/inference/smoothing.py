@@ -16,7 +16,7 @@ from jaxtyping import Float
 from scipy.optimize import minimize
 from torch import Tensor
 
-from sympgp.inference.layout import Nodes
+from sympgp.shooting.layout import Nodes
 
 CORE, OVERLAP, FITTED_PIECES = 96, 24, 48
 DROWNED = 0.7

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from sympgp.fields import HamiltonianField
 from sympgp.inference.evidence import FrozenModel
-from sympgp.inference.layout import Nodes, Windows
-from sympgp.inference.shooting import FrozenPath
 from sympgp.inference.smoothing import SmoothedPath, smooth
 from sympgp.phase_space import CanonicalScaling
+from sympgp.shooting.layout import Nodes, Windows
+from sympgp.shooting.sensitivities import FrozenPath
 from sympgp.trajectories import Trajectories
 
 START_WINDOW, START_NODES = 5.0, 3000

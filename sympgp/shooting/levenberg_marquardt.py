@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sympgp.fields import HamiltonianField
-from sympgp.inference.elimination import Chain, eliminate
-from sympgp.inference.layout import Nodes, Windows
-from sympgp.inference.shooting import INITIAL_VARIANCE, Linearization, linearize, nominal_path
+from sympgp.shooting.elimination import Chain, eliminate
+from sympgp.shooting.layout import Nodes, Windows
+from sympgp.shooting.sensitivities import INITIAL_VARIANCE, Linearization, linearize, nominal_path
 
 NOISE_SHAPE, NOISE_RATE = 1.0, 1e-6
 """Inverse-gamma prior of each channel's noise variance, in scaled units."""
@@ -186,14 +186,14 @@ def noise_update(
     dim = squares.shape[0]
     _, slope, cov = chain.smooth(problem.windows)
     inverse = torch.linalg.inv(precision)
-    flat = slope.reshape(-1, slope.shape[-1])
+    pulled = slope @ inverse
     degrees = []
     for channel in range(dim):
         local = linear.local[channel]
         block, side = local[..., :dim], local[..., dim:-1]
-        cross = (side + 0.5 * (block @ slope)).reshape(flat.shape)
-        total = linear.shared[channel, :-1, :-1] + 2.0 * flat.mT @ cross
-        degrees.append((inverse * total).sum() + (cov * block).sum())
+        cross = side + 0.5 * (block @ slope)
+        total = (inverse * linear.shared[channel, :-1, :-1]).sum() + 2.0 * (pulled * cross).sum()
+        degrees.append(total + (cov * block).sum())
     gamma = torch.stack(degrees) * estimate.weights
     spare = (problem.nodes.counts - gamma).clamp(min=0.0)
     variance = (squares + 2 * NOISE_RATE) / (spare + 2 * NOISE_SHAPE + 2)

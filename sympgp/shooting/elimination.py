@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sympgp.inference.layout import Windows
+from sympgp.shooting.layout import Windows
 
 
 @dataclass(frozen=True)

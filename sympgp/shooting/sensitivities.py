@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sympgp.fields import BoundField, HamiltonianField
-from sympgp.inference.layout import Nodes, Windows
+from sympgp.shooting.layout import Nodes, Windows
 
 CHUNK_ELEMENTS = 8_000_000
 """Numbers of one sensitivity block held at a time (64 MB in float64)."""
@@ -90,6 +90,23 @@ class FrozenPath(NamedTuple):
         left = self.weights.reshape(batch, dim, num * dim)
         return left @ stage_values.reshape(batch, num * dim, -1)
 
+    def merged(self) -> FrozenPath:
+        """About half as many stages: those that RK4 puts at nearly the same place become one.
+
+        The two middle stages of a step are joined at their mean state, the last one with the
+        first of the next step; their weights add up.
+        """
+        batch, num, dim = self.stages.shape
+        z = self.stages.reshape(batch, num // 4, 4, dim)
+        w = self.weights.reshape(batch, dim, num // 4, 4, dim)
+        middle, weight = 0.5 * (z[:, :, 1] + z[:, :, 2]), w[:, :, :, 1] + w[:, :, :, 2]
+        edges = torch.cat([z[:, :, 0], z[:, -1:, 3]], 1)
+        none = torch.zeros_like(w[:, :, :1, 0])
+        borders = torch.cat([w[:, :, :, 0], none], 2) + torch.cat([none, w[:, :, :, 3]], 2)
+        return FrozenPath(
+            torch.cat([edges, middle], 1), self.transition, torch.cat([borders, weight], 2)
+        )
+
 
 def freeze(
     field: HamiltonianField,
@@ -130,16 +147,20 @@ def freeze(
 
 def chain_sensitivities(
     transition: Float[Tensor, "windows slots dim dim"],
-    response: Float[Tensor, "windows slots dim params"],
-    start: Float[Tensor, "windows dim all"],
-) -> tuple[Float[Tensor, "windows slots dim all"], Float[Tensor, "windows dim all"]]:
-    """``S_{i+1} = A_i S_i + [0, B_i]``: sensitivities before each interval, and at the end."""
-    num = start.shape[-1] - response.shape[-1]
-    padded = torch.nn.functional.pad(response, (num, 0))
+    response: Float[Tensor, "windows slots dim params"] | None,
+    start: Float[Tensor, "windows dim params"],
+) -> tuple[Float[Tensor, "windows slots dim params"], Float[Tensor, "windows dim params"]]:
+    """``S_{i+1} = A_i S_i + B_i``: sensitivities before each interval, and at the end.
+
+    Without a response, ``B_i = 0``: those with respect to the window's start.
+    """
     current, states = start, []
     for slot in range(transition.shape[1]):
         states.append(current)
-        current = torch.baddbmm(padded[:, slot], transition[:, slot], current)
+        if response is None:
+            current = transition[:, slot] @ current
+        else:
+            current = torch.baddbmm(response[:, slot], transition[:, slot], current)
     return torch.stack(states, 1), current
 
 
@@ -182,21 +203,21 @@ def linearize(
     for top in range(0, num_windows, rows):
         part = slice(top, min(top + rows, num_windows))
         count = part.stop - part.start
-        identity = torch.eye(dim, dim + params, dtype=path.dtype, device=path.device)
-        current = identity.expand(count, dim, -1)
+        identity = torch.eye(dim, dtype=path.dtype, device=path.device)
+        moved, current = identity.expand(count, dim, dim), path.new_zeros(count, dim, params)
         for left in range(0, num_slots, slots):
             block = windows.nodes[part, left : left + slots]
             z = path[part, left : left + slots]
             frozen = freeze(field, theta, z.reshape(-1, dim), nodes.dt[block].reshape(-1), step)
-            response = frozen.response(field.parameter_jacobian(frozen.stages, theta))
+            response = field.weighted_parameter_jacobian(frozen.stages, frozen.weights, theta)
             shape = (count, block.shape[1], dim)
-            before, current = chain_sensitivities(
-                frozen.transition.reshape(*shape, dim), response.reshape(*shape, -1), current
-            )
+            transition = frozen.transition.reshape(*shape, dim)
+            state, moved = chain_sensitivities(transition, None, moved)
+            before, current = chain_sensitivities(transition, response.reshape(*shape, -1), current)
             residual = (z - nodes.values[block]).unsqueeze(-1)
-            augmented = torch.cat([before, residual], -1) * nodes.mask[block].unsqueeze(-1)
+            augmented = torch.cat([state, before, residual], -1) * nodes.mask[block].unsqueeze(-1)
             add_gram(augmented, shared, local[:, part])
-        end[part] = current
+        end[part] = torch.cat([moved, current], -1)
     return Linearization(shared, local, end)
 
 

@@ -1,0 +1,1 @@
+"""Multiple shooting: states and exact sensitivities of the solver over windows of the data."""
