@@ -298,7 +298,6 @@ BAD_FILES = {
     "empty": ("", "is empty"),
     "binary": ("time,angle\0velocity\n", "is not a CSV file: it holds binary data"),
     "columns": ("time,angle,velocity\n", "has no rows of data"),
-    "semicolons": ("time;angle;velocity\n0;1;2\n", "separated by commas"),
 }
 
 

@@ -104,3 +104,16 @@ def is_missing(item: Any) -> bool:
     # Nobody can hand over pandas.NA without having imported pandas, which is slow to import.
     pandas = sys.modules.get("pandas")
     return item is None or (pandas is not None and item is pandas.NA)
+
+
+def as_seconds(times: np.ndarray) -> np.ndarray:
+    """Return dates as seconds after the earliest one, time differences as seconds; NaN for none.
+
+    Example:
+        >>> as_seconds(np.array(["2020-01-01T12:00", "2020-01-01T12:01"], "M8[m]")).tolist()
+        [0.0, 60.0]
+    """
+    if times.dtype.kind == "M":
+        known = times[~np.isnat(times)]
+        times = times - (known.min() if known.size else np.datetime64(0, "s"))
+    return times / np.timedelta64(1, "s")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sympgp.trajectories.arrays import ArrayLike, as_tensor
+from sympgp.trajectories.time_axis import ARRAY_ADVICE, Points, diagnose
 
 RESERVED_NAMES = ("time", "trajectory")
 
@@ -120,12 +121,7 @@ def check_values(times: Sequence[Tensor], states: Sequence[Tensor], labels: Sequ
     late = torch.nonzero((flat.diff() <= 0) & inside[1:])
     if len(late):
         i, row = _locate(times, int(late[0]) + 1)
-        now, before = times[i][row].item(), times[i][row - 1].item()
-        problem = "repeats the time before it" if now == before else f"comes after {before!r}"
-        raise ValueError(
-            f"times of {describe(i, labels)}: expected strictly increasing times, "
-            f"but entry {row}, {now!r}, {problem}"
-        )
+        _refuse_order(times[i], states[i], row, describe(i, labels))
     _refuse_rows(states, Tensor.isinf, "states", "a finite number, or NaN where missing", labels)
     observed = torch.cat(list(states)).isfinite().any(1)
     for i, seen in enumerate(observed.split([len(x) for x in states])):
@@ -134,6 +130,24 @@ def check_values(times: Sequence[Tensor], states: Sequence[Tensor], labels: Sequ
                 f"states of {describe(i, labels)}: expected at least one observed "
                 "value, got only NaN"
             )
+
+
+def _refuse_order(times: Tensor, states: Tensor, row: int, who: str) -> None:
+    """Refuse times that do not increase at a row, and say what they look like."""
+    columns = [f"column {column}" for column in range(states.shape[1])]
+    points = Points(
+        times.detach().cpu().double().numpy(),
+        states.detach().cpu().double().numpy(),
+        columns,
+        lambda entry: f"entry {entry}",
+    )
+    now, before = times[row].item(), times[row - 1].item()
+    problem = "repeats the time before it" if now == before else f"comes after {before!r}"
+    found = diagnose(points)
+    raise ValueError(
+        f"times of {who}: expected strictly increasing times, but entry {row}, {now!r}, {problem}: "
+        f"{found.text}; {ARRAY_ADVICE[found.kind]}"
+    )
 
 
 def _refuse_rows(
@@ -232,12 +246,12 @@ def _check_strings(values: Sequence[str], argument: str) -> tuple[str, ...]:
 
 
 def check_units(units: Mapping[str, str] | None, names: Sequence[str]) -> dict[str, str]:
-    """Return the units, refusing one of a column that does not exist."""
+    """Return the units, refusing one of a column that does not exist; an empty one is none."""
     known = (*names, "time")
     for name in units or {}:
         if name not in known:
             raise ValueError(f"units: expected units of {', '.join(known)}, got one of {name!r}")
-    return dict(units or {})
+    return {name: unit for name, unit in (units or {}).items() if unit}
 
 
 def merge_units(parts: Sequence[Mapping[str, str]]) -> dict[str, str]:

@@ -3,22 +3,18 @@
 import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from os import PathLike
-from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from sympgp.trajectories import checks, readers, tables
+from sympgp.trajectories import checks
 from sympgp.trajectories.arrays import ArrayLike
-from sympgp.trajectories.columns import Roles
+from sympgp.trajectories.readers import Readers
+from sympgp.trajectories.tables import Table
+from sympgp.trajectories.writers import Writers
 
-if TYPE_CHECKING:
-    import pandas
 
-
-class Trajectories:
+class Trajectories(Readers, Writers):
     """Noisy observations of one or several trajectories of a system, in user units.
 
     Trajectory ``i`` holds ``T_i`` states ``x = (q_1..q_n, p_1..p_n)`` at its own strictly
@@ -101,75 +97,14 @@ class Trajectories:
         self.units = checks.check_units(units, self.names + self.input_names)
 
     @classmethod
-    def from_csv(
-        cls,
-        path: str | PathLike[str],
-        q: str | Sequence[str] = "q",
-        p: str | Sequence[str] | None = "p",
-        time: str = "time",
-        trajectory: str | None = None,
-        u: str | Sequence[str] | None = None,
-        units: Mapping[str, str] | None = None,
-    ) -> "Trajectories":
-        r"""Read a CSV file in long format: one row per point, the first line naming the columns.
-
-        Rows of several trajectories may be interleaved; within a trajectory, time increases
-        strictly from row to row. An empty cell, ``NaN`` or ``NA`` is a missing observation. Blank
-        lines and lines that begin with ``#`` are passed over.
-
-        Args:
-            path: A comma-separated text file in UTF-8.
-            q: Columns of the coordinates.
-            p: Columns of the momenta, in the same order; None if only positions were measured,
-                which leaves every momentum missing.
-            time: Column of the times.
-            trajectory: Column that says to which trajectory a row belongs. By default the column
-                ``trajectory`` where there is one; without it all rows are one trajectory.
-            u: Columns of external inputs.
-            units: Units of the columns by name, and of time under ``"time"``.
-
-        Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If the file is empty or not text, a column is not there or named twice, a
-                cell is not a number, or the trajectories are not valid. The message gives the
-                file, the line and the column.
-
-        Example:
-            >>> import tempfile, pathlib
-            >>> with tempfile.TemporaryDirectory() as folder:
-            ...     path = pathlib.Path(folder, "data.csv")
-            ...     _ = path.write_text("time,angle,velocity\n0,1.0,0\n0.1,0.99,-0.2\n")
-            ...     Trajectories.from_csv(path, q="angle", p="velocity", units={"angle": "rad"})
-            Trajectories(1 trajectory, 2 points, 4 observations, names=('angle', 'velocity'))
-        """
-        roles = Roles.of(q, p, time, trajectory, u)
-        return cls._from_table(readers.read_csv(path, roles), roles, units)
-
-    @classmethod
-    def from_pandas(
-        cls,
-        frame: "pandas.DataFrame",
-        q: str | Sequence[str] = "q",
-        p: str | Sequence[str] | None = "p",
-        time: str = "time",
-        trajectory: str | None = None,
-        u: str | Sequence[str] | None = None,
-        units: Mapping[str, str] | None = None,
-    ) -> "Trajectories":
-        """Take trajectories from a long data frame; arguments and rules as in ``from_csv``.
-
-        Raises:
-            ValueError: As ``from_csv``, with the row of the frame in the message.
-        """
-        roles = Roles.of(q, p, time, trajectory, u)
-        return cls._from_table(readers.read_frame(frame, roles), roles, units)
-
-    @classmethod
-    def _from_table(
-        cls, table: tables.Table, roles: Roles, units: Mapping[str, str] | None
-    ) -> "Trajectories":
-        # The column of the times may go by another name in the table than in the container.
-        units = {"time" if name == roles.time else name: u for name, u in (units or {}).items()}
+    def _from_table(cls, table: Table, units: Mapping[str, str]) -> "Trajectories":
+        units = {**table.units, **units}
+        if table.dated:
+            if units.setdefault("time", "s") != "s":
+                raise ValueError(
+                    f"units: expected 's' for times that are dates, got {units['time']!r} "
+                    "(they become seconds after the first)"
+                )
         return cls(
             table.times,
             table.states,
@@ -178,15 +113,8 @@ class Trajectories:
             units=units,
             labels=table.labels,
             input_names=table.input_names,
+            dtype=table.dtype,
         )
-
-    def to_pandas(self) -> "pandas.DataFrame":
-        """Return a long data frame with columns trajectory, time, the names, the input names."""
-        parts = [self.times, self.states] + ([] if self.inputs is None else [self.inputs])
-        values = torch.cat([torch.cat(part).reshape(self.num_points, -1) for part in parts], 1)
-        columns = ["time", *self.names, *self.input_names]
-        lengths = [len(t) for t in self.times]
-        return tables.to_frame(values.cpu().numpy(), columns, np.repeat(self.labels, lengths))
 
     @property
     def state_dim(self) -> int:
@@ -230,8 +158,16 @@ class Trajectories:
         def move(parts: Sequence[Tensor]) -> list[Tensor]:
             return [part.to(device or self.device, dtype or self.dtype) for part in parts]
 
+        times = move(self.times)
+        for i, t in enumerate(times):
+            if (t.diff() <= 0).any():
+                raise ValueError(
+                    f"dtype: expected times that stay strictly increasing, but some of "
+                    f"{checks.describe(i, self.labels)} coincide in {dtype} (times that begin "
+                    "near 0 need fewer digits)"
+                )
         inputs = None if self.inputs is None else move(self.inputs)
-        return self._replace(move(self.times), move(self.states), inputs, self.labels)
+        return self._replace(times, move(self.states), inputs, self.labels)
 
     def _replace(
         self,

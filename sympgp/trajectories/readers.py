@@ -1,159 +1,248 @@
-"""Readers of long tables, from CSV files and from pandas.
+"""Trajectories from files, tables and datasets: the constructors by format."""
 
-Every complaint names the place: the line of the file, as an editor counts lines, or the row of
-the data frame.
-"""
+from __future__ import annotations
 
-import csv
-import io
-import numbers
-import re
-from array import array
-from collections.abc import Callable, Iterator
-from operator import itemgetter
-from os import PathLike
-from pathlib import Path
-from typing import TYPE_CHECKING
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from os import PathLike, fspath
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from sympgp.trajectories.arrays import as_tensor, is_missing
 from sympgp.trajectories.columns import Roles
-from sympgp.trajectories.tables import Table, assemble
+from sympgp.trajectories.csv_reader import read_csv
+from sympgp.trajectories.dialect import Dialect
+from sympgp.trajectories.frames import read_frame
+from sympgp.trajectories.tables import Table
+from sympgp.trajectories.text import Source, check_text_options
 
 if TYPE_CHECKING:
-    import pandas
+    from pandas import DataFrame
+    from xarray import DataArray, Dataset
 
-MISSING_CELLS = frozenset(["", "NA", "N/A", "n/a", "#N/A", "<NA>", "NULL", "null", "None"])
-# A quoted cell may hold lines that begin with "#"; it is matched first and left as it is.
-_QUOTED_OR_COMMENT = re.compile(r'("(?:[^"]|"")*")|^[ \t]*#[^\r\n]*', re.M)
+    from sympgp.trajectories.container import Trajectories
+else:
+    DataArray = DataFrame = Dataset = Trajectories = Any
 
+Columns = str | Sequence[str]
 
-def read_csv(path: str | PathLike[str], roles: Roles) -> Table:
-    """Read a comma-separated file; see ``Trajectories.from_csv``."""
-    path = Path(path)
-    text = _read_text(path)
-    rows = _rows(text, path)
-    header = [cell.strip() for cell in next(rows, (0, []))[1]]
-    if not header:
-        raise ValueError(f"{path} is empty: expected a line that names the columns, then data")
-    roles.check(header, str(path))
-    label = roles.label_column(header)
-    label_place = None if label is None else header.index(label)
-    parse = _row_parser(text, header, roles, path)
-    # One flat array of numbers: a file of a million rows would be slow to hold as objects.
-    values, lines = array("d"), array("q")
-    labels: list[str | None] = []
-    for line, cells in rows:
-        if len(cells) != len(header):
-            raise ValueError(
-                f"{path}, line {line}: expected {len(header)} cells as in the line "
-                f"that names the columns, got {len(cells)}"
-            )
-        values.extend(parse(line, cells))
-        lines.append(line)
-        if label_place is not None:
-            labels.append(cells[label_place].strip() or None)
-    table = np.array(values).reshape(len(lines), len(roles.numeric))
-    return assemble(
-        table,
-        None if label_place is None else labels,
-        roles,
-        lambda row: f"{path}, line {lines[row]}",
-        str(path),
-    )
+NETCDF_SUFFIXES = (".nc", ".nc4", ".cdf", ".netcdf", ".h5", ".hdf5")
 
 
-def read_frame(frame: "pandas.DataFrame", roles: Roles) -> Table:
-    """Take trajectories out of a data frame; see ``Trajectories.from_pandas``."""
-    columns = [str(column) for column in frame.columns]
-    roles.check(columns, "the data frame")
-    label = roles.label_column(columns)
+class Readers(ABC):
+    """The readers of :class:`Trajectories`, by format."""
 
-    def place(row: int) -> str:
-        return f"row {row} of the data frame (counting from 0)"
+    @classmethod
+    @abstractmethod
+    def _from_table(cls, table: Table, units: Mapping[str, str]) -> Trajectories:
+        """Build the container from what a reader found."""
 
-    numeric = [_numbers(frame.iloc[:, columns.index(c)], c, place) for c in roles.numeric]
-    labels = None if label is None else frame.iloc[:, columns.index(label)].tolist()
-    return assemble(np.stack(numeric, 1), labels, roles, place, "the data frame")
+    @classmethod
+    def from_file(cls, path: str | PathLike[str], **arguments: Any) -> Trajectories:
+        """Read a NetCDF file where the name says so (.nc, .h5), and a table in a text file else.
 
+        Args:
+            path: The file.
+            arguments: What :meth:`from_netcdf` or :meth:`from_csv` take: q, p, time, trajectory,
+                u and units in both, each with the defaults that these have.
 
-def _read_text(path: Path) -> str:
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder, expected a CSV file")
-    if not path.exists():
-        raise FileNotFoundError(f"there is no file {path}")
-    content = path.read_bytes()
-    if b"\0" in content:
-        raise ValueError(f"{path} is not a CSV file: it holds binary data, expected text in UTF-8")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise ValueError(
-            f"{path}, line {line}: expected text in UTF-8, got the byte "
-            f"0x{content[error.start]:02x}"
-        ) from error
-    # Comments leave empty lines behind, so that lines keep their numbers.
-    return _QUOTED_OR_COMMENT.sub(lambda m: m[1] or "", text) if "#" in text else text
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: As the reader of the format does.
 
+        Example:
+            >>> import tempfile, pathlib
+            >>> from sympgp import Trajectories
+            >>> data = Trajectories([0.0, 1.0], [[1.0, 0.0], [0.5, -0.8]], units={"q": "rad"})
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     data.to_csv(pathlib.Path(folder, "data.csv.gz"))
+            ...     data.to_netcdf(pathlib.Path(folder, "data.nc"))
+            ...     for name in ("data.csv.gz", "data.nc"):
+            ...         Trajectories.from_file(pathlib.Path(folder, name)).units
+            {'q': 'rad'}
+            {'q': 'rad'}
+        """
+        netcdf = PurePath(path).suffix.lower() in NETCDF_SUFFIXES
+        return (cls.from_netcdf if netcdf else cls.from_csv)(path, **arguments)
 
-def _rows(text: str, path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line and the cells of each row that is not blank, the column names first."""
-    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
-    line = 1
-    try:
-        for cells in reader:
-            if len(cells) > 1 or (cells and cells[0].strip()):
-                yield line, cells
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise ValueError(f"{path}, line {line}: {error}") from error
+    @classmethod
+    def from_csv(
+        cls,
+        path: Source,
+        q: Columns = "q",
+        p: Columns | None = "p",
+        time: str = "time",
+        trajectory: str | None = None,
+        u: Columns | None = None,
+        units: Mapping[str, str] | None = None,
+        *,
+        sep: str | None = None,
+        decimal: str | None = None,
+        comment: str | None = "#",
+        skiprows: int = 0,
+        encoding: str | None = None,
+        compression: str | None = "infer",
+    ) -> Trajectories:
+        r"""Read a table in a text file: one row per point, the first line naming the columns.
 
+        Rows of several trajectories may be interleaved; within a trajectory, time increases
+        strictly from row to row: nothing is sorted, joined or dropped. An empty cell, ``NaN`` or
+        ``NA`` is a missing observation. Passed over are blank lines, rows without any entry and
+        lines that begin with a comment sign; the names of the columns may stand behind one, as
+        ``numpy.savetxt`` writes them.
 
-def _row_parser(
-    text: str, header: list[str], roles: Roles, path: Path
-) -> Callable[[int, list[str]], tuple[float, ...]]:
-    """Return a function that turns the cells of a line into its numbers, NaN where missing."""
-    places = [header.index(column) for column in roles.numeric]
-    pick = itemgetter(*places)
-    # Python's float also reads 1_0 and digits of other scripts, which no CSV file means.
-    convert = float if text.isascii() and "_" not in text else _plain_float
+        A column is found by its name or by its name and a unit: ``angle`` is also
+        ``angle [rad]`` or ``angle (rad)``, and takes the unit from there unless ``units`` has one.
 
-    def parse(line: int, cells: list[str]) -> tuple[float, ...]:
+        Args:
+            path: A file, or an open one, of text or of bytes.
+            q: Columns of the coordinates.
+            p: Columns of the momenta, in the same order; None if only positions were measured,
+                which leaves every momentum missing.
+            time: Column of the times.
+            trajectory: Column that says to which trajectory a row belongs. By default the column
+                ``trajectory`` where there is one; without it all rows are one trajectory.
+            u: Columns of external inputs.
+            units: Units of the columns by name, and of time under ``"time"``.
+            sep: What stands between cells, one character, or ``r"\s+"`` for blanks and tabs. By
+                default whichever of comma, semicolon, tab, ``|`` and blanks brings out the columns.
+            decimal: The decimal sign, ``"."`` or ``","``. By default a comma where it does not
+                separate cells and numbers have commas. No sign between thousands is read.
+            comment: What begins a line that is passed over; None if nothing does.
+            skiprows: Number of lines at the top to pass over.
+            encoding: Encoding of the text, by default UTF-8, or what a byte-order mark says.
+            compression: ``"gzip"``, ``"bz2"``, ``"xz"``, ``"zip"``, ``"zstd"`` or None; by default
+                what the first bytes of the file say.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is empty or not text, a column is not there or named twice, a
+                cell is not a number, or the trajectories are not valid. The message gives the
+                file, the line and the column; where times do not increase it says what they look
+                like: repeated, unsorted, or several recordings.
+
+        Example:
+            >>> import tempfile, pathlib
+            >>> from sympgp import Trajectories
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     path = pathlib.Path(folder, "data.csv")
+            ...     _ = path.write_text("time;angle [rad];velocity\n0;1,0;0\n0,1;0,99;-0,2\n")
+            ...     data = Trajectories.from_csv(path, q="angle", p="velocity")
+            >>> data, data.units
+            (Trajectories(1 trajectory, 2 points, 4 observations, names=('angle', 'velocity')),
+             {'angle': 'rad'})
+        """
+        roles = Roles.of(q, p, time, trajectory, u)
+        dialect = Dialect(sep, decimal, comment, skiprows)
+        check_text_options(encoding, compression)
+        table = read_csv(path, roles, dialect, encoding, compression)
+        return cls._from_table(table, _rename_time(units, time))
+
+    @classmethod
+    def from_pandas(
+        cls,
+        frame: DataFrame,
+        q: Columns = "q",
+        p: Columns | None = "p",
+        time: str = "time",
+        trajectory: str | None = None,
+        u: Columns | None = None,
+        units: Mapping[str, str] | None = None,
+    ) -> Trajectories:
+        """Take trajectories from a long data frame; arguments and rules as in :meth:`from_csv`.
+
+        Columns may also be named levels of the index. Times that are dates become seconds after
+        the earliest one in the frame. Units that :meth:`to_pandas` left in ``frame.attrs`` are
+        taken from there. Numbers become float64.
+
+        Raises:
+            ValueError: As :meth:`from_csv`, with the row of the frame in the message; units of
+                time other than s where the times are dates.
+        """
+        roles = Roles.of(q, p, time, trajectory, u)
+        return cls._from_table(read_frame(frame, roles), _rename_time(units, time))
+
+    @classmethod
+    def from_xarray(
+        cls,
+        dataset: Dataset | DataArray,
+        q: Columns | None = None,
+        p: Columns | None = "p",
+        time: str = "time",
+        trajectory: str | None = None,
+        u: Columns | None = None,
+        units: Mapping[str, str] | None = None,
+    ) -> Trajectories:
+        """Take trajectories from a dataset, such as :meth:`to_xarray` makes.
+
+        Two forms are read, with dimensions in any order and without the dimension of the
+        trajectories where there is one:
+
+        - one variable ``state`` (or a DataArray) with dimensions trajectory, time and coordinate,
+          the coordinate's labels being the names; ``inputs`` likewise along ``input``;
+        - a variable for each coordinate and momentum, with dimensions trajectory and time.
+
+        Times that are dates become seconds after the earliest one in the dataset. Where every
+        trajectory has times of its own (trajectory, sample), NaN among them ends the shorter
+        ones. The result is float32 where everything in the dataset is.
+
+        Args:
+            dataset: What to read.
+            q: Names of the coordinates: labels along ``coordinate``, or variables. By default all
+                of the labels, coordinates first, then momenta; without labels ``q``.
+            p: Names of the momenta, in the same order; None if only positions were measured.
+            time: Variable or coordinate of the times, plain numbers or dates.
+            trajectory: Dimension of the trajectories, by default ``trajectory``; its labels, if it
+                has any, are theirs.
+            u: Names of external inputs: labels along ``input``, or variables. By default all of
+                the labels if q is not given either.
+            units: Units by name, and of time under ``"time"``; otherwise taken from the attributes
+                ``units`` of time, ``coordinate``, ``input`` and variables.
+
+        Raises:
+            ValueError: If there are draws, names or times are not there, dimensions are others,
+                or the trajectories are not valid.
+
+        Example:
+            >>> import xarray
+            >>> from sympgp import Trajectories
+            >>> angle = xarray.DataArray([[0.0, 0.1], [1.0, 0.9]], dims=("time", "trajectory"))
+            >>> data = xarray.Dataset({"angle": angle}, {"time": [0.0, 0.5]})
+            >>> Trajectories.from_xarray(data, q="angle", p=None)
+            Trajectories(2 trajectories, 4 points, 4 observations, names=('angle', 'p'))
+        """
+        from sympgp.trajectories.grids import from_dataset
+
+        table = from_dataset(dataset, q, p, time, trajectory, u)
+        return cls._from_table(table, _rename_time(units, time))
+
+    @classmethod
+    def from_netcdf(
+        cls,
+        path: str | PathLike[str],
+        q: Columns | None = None,
+        p: Columns | None = "p",
+        time: str = "time",
+        trajectory: str | None = None,
+        u: Columns | None = None,
+        units: Mapping[str, str] | None = None,
+    ) -> Trajectories:
+        """Read a NetCDF file that :meth:`to_netcdf` or others wrote; as :meth:`from_xarray`.
+
+        Times are numbers of their unit: of ``days since 2000-01-01`` the days.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is something else; as :meth:`from_xarray`.
+        """
+        from sympgp.trajectories.dataset import read_netcdf
+
+        dataset = read_netcdf(path)
         try:
-            return tuple(map(convert, pick(cells)))
-        except ValueError:
-            return tuple(parse_cell(line, i, cells[i].strip()) for i in places)
-
-    def parse_cell(line: int, column: int, cell: str) -> float:
-        if cell in MISSING_CELLS:
-            return np.nan
-        try:
-            return convert(cell)
-        except ValueError:
-            raise ValueError(
-                f"{path}, line {line}, column {header[column]!r}: expected a number, got {cell!r}"
-            ) from None
-
-    return parse
+            return cls.from_xarray(dataset, q, p, time, trajectory, u, units)
+        except ValueError as error:
+            raise ValueError(f"{fspath(path)}: {error}") from error
 
 
-def _plain_float(cell: str) -> float:
-    if "_" in cell or not cell.isascii():
-        raise ValueError(f"expected a number, got {cell!r}")
-    return float(cell)
-
-
-def _numbers(series: "pandas.Series", column: str, place: Callable[[int], str]) -> np.ndarray:
-    try:
-        return as_tensor(series, column).numpy()
-    except ValueError:
-        for row, item in enumerate(series):
-            if not is_missing(item) and (
-                isinstance(item, bool) or not isinstance(item, numbers.Real)
-            ):
-                raise ValueError(
-                    f"{place(row)}, column {column!r}: expected a number, got {item!r}"
-                ) from None
-        raise
+def _rename_time(units: Mapping[str, str] | None, time: str) -> dict[str, str]:
+    """The times may go by another name in a table than in the container."""
+    return {"time" if name == time else name: unit for name, unit in (units or {}).items()}
