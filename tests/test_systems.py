@@ -1,4 +1,7 @@
-"""Systems with known truth: their equations, their solutions, and what the simulator promises."""
+"""Systems with known truth: their equations, their solutions, and what the simulator promises.
+
+What is particular to systems other than the oscillators is in test_systems_many_dof.py.
+"""
 
 import math
 from pathlib import Path
@@ -6,22 +9,52 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from sympgp.phase_space import symplectic_matrix
-from sympgp.systems import Duffing, HarmonicOscillator, Pendulum, System, hare_lynx
+from sympgp.phase_space import split, symplectic_matrix
+from sympgp.systems import (
+    DoublePendulum,
+    Duffing,
+    HarmonicOscillator,
+    HenonHeiles,
+    Kepler,
+    LotkaVolterra,
+    OscillatorChain,
+    Pendulum,
+    SpringPendulum,
+    System,
+    hare_lynx,
+)
 
+# Each with and without friction, and with parameters away from the defaults.
 SYSTEMS = [
     HarmonicOscillator(),
     HarmonicOscillator(mass=2.0, stiffness=3.0, friction=0.3),
     Pendulum(),
-    Pendulum(friction=0.05),
+    Pendulum(friction=0.05, mass=1.0, length=1.3, gravity=9.81, half_width=1.0),
     Duffing(),
     Duffing(friction=0.05),
+    DoublePendulum(),
+    DoublePendulum(friction=0.05, masses=(1.0, 0.3), lengths=(0.6, 1.4), gravity=5.0),
+    SpringPendulum(),
+    SpringPendulum(friction=0.1, mass=2.0, length=1.5, stiffness=30.0, gravity=5.0),
+    HenonHeiles(),
+    HenonHeiles(friction=0.05, mu=1.5),
+    Kepler(),
+    Kepler(friction=0.01, mu=2.0),
+    LotkaVolterra(),
+    LotkaVolterra(a=1.0, b=0.1, c=1.5, d=0.075),
+    OscillatorChain(50),
+    OscillatorChain(3, 0.1, coupling=2.0, coupling_quartic=0.5, stiffness=0.3, periodic=True),
 ]
-every_system = pytest.mark.parametrize(
-    "system", SYSTEMS, ids=lambda s: f"{type(s).__name__}-{s.friction}"
-)
+
+
+def named(system: System) -> str:
+    return f"{type(system).__name__}-{system.friction}"
+
+
+every_system = pytest.mark.parametrize("system", SYSTEMS, ids=named)
 
 
 def grid(stop: float, count: int) -> Tensor:
@@ -31,24 +64,54 @@ def grid(stop: float, count: int) -> Tensor:
 @every_system
 def test_the_field_is_the_dissipative_hamiltonian_one(system: System):
     """f = (J - R) grad H with R = diag(0, friction), the gradient by automatic differentiation."""
-    generator = torch.Generator().manual_seed(1)
-    x = torch.randn(4, 5, 2, generator=generator, dtype=torch.float64).requires_grad_()
+    n, generator = system.num_dof, torch.Generator().manual_seed(1)
+    x = torch.randn(4, 5, 2 * n, generator=generator, dtype=torch.float64).requires_grad_()
     (gradient,) = torch.autograd.grad(system.hamiltonian(x).sum(), x)
-    structure = symplectic_matrix(1) - torch.diag(torch.tensor([0.0, system.friction]))
+    damping = torch.tensor([0.0, system.friction], dtype=torch.float64).repeat_interleave(n)
+    structure = symplectic_matrix(n) - damping.diag()
     torch.testing.assert_close(system.vector_field(x), gradient @ structure.T)
 
 
 @every_system
 def test_exact_solutions_balance_energy(system: System):
-    """H falls by the integral of friction |dH/dp|^2: Simpson's rule on a fine grid."""
-    times = grid(10.0, 2001)
-    x = system.exact(system.sample_initial(3, seed=2), times)
+    """H falls by the integral of friction |dH/dp|^2: Gauss-Legendre quadrature on panels."""
+    nodes, weights = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(10))
+    panel = 0.05
+    inner = (panel * (torch.arange(200)[:, None] + (nodes + 1) / 2)).reshape(-1)
+    x = system.exact(system.sample_initial(3, seed=2), torch.cat([grid(10.0, 2), inner]).sort()[0])
+    velocity, _ = split(system.vector_field(x[:, 1:-1]))  # dq/dt = dH/dp
+    loss = system.friction * velocity.square().sum(-1)
+    lost = (loss * weights.repeat(200)).sum(-1) * panel / 2
     energy = system.hamiltonian(x)
-    loss = system.friction * system.vector_field(x)[..., 0] ** 2  # dq/dt = dH/dp
-    weights = torch.full((2001,), 2.0, dtype=torch.float64)
-    weights[1::2], weights[0], weights[-1] = 4.0, 1.0, 1.0
-    lost = (weights * loss).sum(-1) * (times[1] - times[0]) / 3
     torch.testing.assert_close(energy[:, 0] - energy[:, -1], lost, rtol=0.0, atol=1e-8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("system", "ten_periods"),
+    [
+        (Pendulum(), 28.0),
+        (Duffing(), 60.0),
+        (DoublePendulum(), 25.0),
+        (SpringPendulum(), 40.0),
+        (HenonHeiles(), 63.0),
+        (Kepler(), 63.0),
+        (LotkaVolterra(), 95.0),
+        (OscillatorChain(5), 60.0),
+    ],
+    ids=lambda value: named(value) if isinstance(value, System) else "",
+)
+def test_exact_is_accurate_over_ten_periods(system: System, ten_periods: float):
+    """One of ten trajectories solved together, against the tightest tolerance there is."""
+    times = grid(ten_periods, 201)
+    x0 = system.sample_initial(10, seed=3)
+    states = system.exact(x0, times)
+
+    def field(_: float, y: np.ndarray) -> np.ndarray:
+        return system.vector_field(y).numpy()
+
+    tight = solve_ivp(field, (0.0, ten_periods), x0[0], "DOP853", times, rtol=3e-14, atol=1e-15)
+    torch.testing.assert_close(states[0], torch.from_numpy(tight.y.T), rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize("friction", [0.0, 0.3])
@@ -73,6 +136,23 @@ def test_exact_starts_at_the_first_time(system: System):
     torch.testing.assert_close(system.exact(x0, grid(3.0, 7) + 100.0), states, rtol=0, atol=1e-8)
     torch.testing.assert_close(system.exact(x0[1], grid(3.0, 7)), states[1:], rtol=0, atol=1e-8)
     assert torch.equal(system.exact(x0, [5.0]), x0[:, None])
+
+
+@pytest.mark.parametrize(("limit", "message"), [(100_000, "is less than"), (200, "too small")])
+def test_exact_says_where_a_singularity_stops_it(monkeypatch, limit: int, message: str):
+    """A body at rest falls into the centre after the time pi / sqrt(8)."""
+    monkeypatch.setattr("sympgp.systems.base.MAX_STEPS", limit)
+    with pytest.raises(RuntimeError, match=rf"stops at t = 1\.1\d*, after .* {message}"):
+        Kepler().exact([1.0, 0.0, 0.0, 0.0], [0.0, 2.0])
+
+
+@every_system
+def test_simulated_data_carry_the_names_and_units(system: System):
+    dim = 2 * system.num_dof
+    data = system.simulate(2, noise_std=[0.1] * dim)
+    assert data.num_dof == system.num_dof and data.names == system.names
+    assert len(set(system.names)) == dim and data.units == system.units
+    assert system.sample_initial(4).shape == (4, dim)
 
 
 def test_lists_and_arrays_are_states():
@@ -178,6 +258,16 @@ def test_irregular_states_lie_on_the_exact_solution():
         (lambda: Duffing(friction=math.nan), "friction: expected a finite number"),
         (lambda: HarmonicOscillator(mass=0.0), "mass: expected a positive number, got 0"),
         (lambda: HarmonicOscillator(stiffness=-1.0), "stiffness: expected a finite number, at le"),
+        (lambda: Pendulum(half_width=0.0), "half_width: expected a positive number, got 0"),
+        (lambda: DoublePendulum(masses=(1.0, 0.0)), "masses: expected a positive number, got 0"),
+        (lambda: DoublePendulum(lengths=(1.0,)), r"lengths: expected two .* got \(1.0,\)"),
+        (lambda: Kepler(mu=-1), "mu: expected a finite number, at least 0, got -1"),
+        (lambda: LotkaVolterra(friction=0.1), "friction: expected 0, as populations have none"),
+        (lambda: OscillatorChain(0), "num_oscillators: expected at least 1, got 0"),
+        (lambda: OscillatorChain(3, coupling=-1), "coupling: expected a finite number, at least"),
+        (lambda: OscillatorChain(3).normal_modes(4), "count: expected 1 to 3, got 4"),
+        (lambda: Kepler().period([1.0, 2.0]), r"x: .* width 4, got shape \(2,\)"),
+        (lambda: OscillatorChain(3).simulate(noise_std=[0.1]), "a number or 6 numbers"),
         (lambda: Pendulum().hamiltonian([1.0, 2.0, 3.0]), r"x: .* width 2, got shape \(3,\)"),
         (lambda: Pendulum().vector_field(1.0), r"x: .* width 2, got shape \(\)"),
         (lambda: Pendulum().exact([[1.0]], [0.0, 1.0]), r"x0: .* width 2, got shape \(1, 1\)"),
@@ -214,15 +304,15 @@ def test_hare_and_lynx_come_with_the_package():
     torch.testing.assert_close(counts.sum(0).tolist(), [715.7, 423.5])
 
 
-@pytest.mark.parametrize("name", ["pendulum", "duffing"])
+@pytest.mark.parametrize("name", ["pendulum", "duffing", "double_pendulum"])
 @pytest.mark.parametrize("kind", ["conservative", "friction"])
 def test_published_trajectories_are_reproduced(sympgp_data: Path, name: str, kind: str):
     """The noise-free trajectories of the NeurIPS 2022 protocol, solved there to about 1e-5."""
-    system_type = {"pendulum": Pendulum, "duffing": Duffing}[name]
-    for split in range(3):
-        file = np.load(sympgp_data / "ssgp_protocol" / f"{name}_{kind}_split{split}.npz")
-        system = system_type(friction=float(file["friction"]))
-        for times, states in (("test_times", "test"), ("times", "train_clean")):
-            truth = torch.from_numpy(file[states])
-            solution = system.exact(truth[:, 0], file[times])
-            torch.testing.assert_close(solution, truth, rtol=0, atol=2e-5)
+    types = {"pendulum": Pendulum, "duffing": Duffing, "double_pendulum": DoublePendulum}
+    folder = sympgp_data / "ssgp_protocol"
+    files = [np.load(folder / f"{name}_{kind}_split{number}.npz") for number in range(3)]
+    system = types[name](friction=float(files[0]["friction"]))
+    for times, states in (("test_times", "test"), ("times", "train_clean")):
+        truth = torch.from_numpy(np.concatenate([file[states] for file in files]))
+        solution = system.exact(truth[:, 0], files[0][times])
+        torch.testing.assert_close(solution, truth, rtol=0, atol=2e-5)

@@ -1,7 +1,23 @@
 """Systems with known truth, simulators of noisy observations, and bundled measured data."""
 
 from sympgp.systems.base import System
+from sympgp.systems.chains import OscillatorChain
 from sympgp.systems.hare_lynx import hare_lynx
-from sympgp.systems.oscillators import Duffing, HarmonicOscillator, Pendulum
+from sympgp.systems.orbits import HenonHeiles, Kepler
+from sympgp.systems.oscillators import Duffing, HarmonicOscillator
+from sympgp.systems.pendula import DoublePendulum, Pendulum, SpringPendulum
+from sympgp.systems.populations import LotkaVolterra
 
-__all__ = ["Duffing", "HarmonicOscillator", "Pendulum", "System", "hare_lynx"]
+__all__ = [
+    "DoublePendulum",
+    "Duffing",
+    "HarmonicOscillator",
+    "HenonHeiles",
+    "Kepler",
+    "LotkaVolterra",
+    "OscillatorChain",
+    "Pendulum",
+    "SpringPendulum",
+    "System",
+    "hare_lynx",
+]

@@ -2,17 +2,12 @@
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from sympgp.systems.base import System, non_negative
-
-
-def _uniform(low: float, high: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    draws = torch.rand(shape, generator=generator, dtype=torch.float64)
-    return low + (high - low) * draws
+from sympgp.systems.base import System, positive
+from sympgp.systems.initial import uniform, uniform_where
 
 
 class HarmonicOscillator(System):
@@ -31,14 +26,14 @@ class HarmonicOscillator(System):
         tensor(1.5000, dtype=torch.float64)
     """
 
-    units: ClassVar[Mapping[str, str]] = {"q": "m", "p": "kg m/s", "time": "s"}
+    units: Mapping[str, str] = {"q": "m", "p": "kg m/s", "time": "s"}
 
     def __init__(
         self, mass: float | int = 1.0, stiffness: float | int = 1.0, friction: float | int = 0.0
     ) -> None:
         super().__init__(friction)
-        self.mass = _positive(mass, "mass")
-        self.stiffness = _positive(stiffness, "stiffness")
+        self.mass = positive(mass, "mass")
+        self.stiffness = positive(stiffness, "stiffness")
 
     def _energy(self, q: Tensor, p: Tensor) -> Tensor:
         return (p**2 / (2 * self.mass) + self.stiffness * q**2 / 2).sum(-1)
@@ -47,42 +42,11 @@ class HarmonicOscillator(System):
         return self.stiffness * q, p / self.mass
 
     def _draw_initial(self, count: int, generator: torch.Generator) -> Tensor:
-        phase = _uniform(0.0, 2 * math.pi, (count,), generator)
-        amplitude = _uniform(0.5, 1.5, (count,), generator)
+        phase = uniform(0.0, 2 * math.pi, (count,), generator)
+        amplitude = uniform(0.5, 1.5, (count,), generator)
         q = amplitude * phase.cos() / math.sqrt(self.stiffness)
         p = amplitude * phase.sin() * math.sqrt(self.mass)
         return torch.stack([q, p], -1)
-
-
-class Pendulum(System):
-    """A pendulum, ``H = 3 (1 - cos q) + p^2``, with q the angle from the lowest point.
-
-    Initial states lie at a radius uniform in [1.3, 2.3] in the (q, p) plane, in the direction of
-    a point drawn uniformly from the square [-1, 1]^2. All of them swing to and fro: turning over
-    takes ``H > 6``.
-
-    Source: Tanaka, Iwata and Ueda, *Symplectic Spectrum Gaussian Processes*, NeurIPS 2022.
-
-    Args:
-        friction: At least 0: ``dp/dt = -3 sin q - 2 friction p``.
-
-    Example:
-        >>> Pendulum(friction=0.05).vector_field([0.0, 1.0])
-        tensor([ 2.0000, -0.1000], dtype=torch.float64)
-    """
-
-    units: ClassVar[Mapping[str, str]] = {"q": "rad"}
-
-    def _energy(self, q: Tensor, p: Tensor) -> Tensor:
-        return (3 * (1 - q.cos()) + p**2).sum(-1)
-
-    def _gradient(self, q: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-        return 3 * q.sin(), 2 * p
-
-    def _draw_initial(self, count: int, generator: torch.Generator) -> Tensor:
-        direction = _uniform(-1.0, 1.0, (count, 2), generator)
-        radius = _uniform(1.3, 2.3, (count, 1), generator)
-        return radius * direction / direction.norm(dim=-1, keepdim=True)
 
 
 class Duffing(System):
@@ -109,15 +73,8 @@ class Duffing(System):
         return q**3 - q, p
 
     def _draw_initial(self, count: int, generator: torch.Generator) -> Tensor:
-        kept = torch.empty(0, 2, dtype=torch.float64)
-        while len(kept) < count:
-            candidates = _uniform(-3.0, 3.0, (count, 2), generator)
-            energy = self.hamiltonian(candidates)
-            kept = torch.cat([kept, candidates[(energy >= 0.5) & (energy <= 2.0)]])
-        return kept[:count]
+        def between_the_levels(x: Tensor) -> Tensor:
+            energy = self.hamiltonian(x)
+            return (energy >= 0.5) & (energy <= 2.0)
 
-
-def _positive(value: float | int, name: str) -> float:
-    if value == 0:
-        raise ValueError(f"{name}: expected a positive number, got {value!r}")
-    return non_negative(value, name)
+        return uniform_where(between_the_levels, 3.0, 2, count, generator)
