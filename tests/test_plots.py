@@ -10,85 +10,22 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from known import KnownPendulum, legend_texts, lines, make_rollouts, note_of, pendulum
 from matplotlib.collections import PolyCollection
 from matplotlib.patches import FancyArrowPatch
-from torch import Tensor
 
 from sympgp import plots
-from sympgp.integrators import RK4, DivergenceWarning
+from sympgp.integrators import DivergenceWarning
 from sympgp.plots import style
+from sympgp.plots.levels import even_levels, spread_levels
 from sympgp.plots.plane import make_plane
-from sympgp.rollouts import Rollouts, solve_rollouts
-from sympgp.trajectories import Trajectories
-
-UNITS = {"angle": "rad", "momentum": "kg m²/s", "time": "s"}
+from sympgp.rollouts import Rollouts
 
 
 @pytest.fixture(autouse=True)
 def close_figures():
     yield
     plt.close("all")
-
-
-class KnownPendulum:
-    """Stands in for a posterior: n uncoupled pendulums, less certain away from the data."""
-
-    def __init__(self, num_dof=1, names=None, units=None, missing=(), seed=0):
-        generator = torch.Generator().manual_seed(seed)
-        x0 = torch.rand(3, 2 * num_dof, generator=generator, dtype=torch.float64) + 0.5
-        times = torch.linspace(0, 5, 21, dtype=torch.float64)
-        states = RK4(0.05).solve(lambda t, x: self.field(x), x0, times)
-        for d in missing:
-            states[..., d] = math.nan
-        self.data = Trajectories(times, states, names=names, units=units)
-        self.names, self.units = self.data.names, self.data.units
-        self.asked: list[Tensor] = []
-
-    def field(self, x: Tensor) -> Tensor:
-        q, p = x.chunk(2, -1)
-        return torch.cat([p, -torch.sin(q)], -1)
-
-    def vector_field(self, x: Tensor) -> SimpleNamespace:
-        self.asked.append(x)
-        return SimpleNamespace(mean=self.field(x), stddev=0.1 * x.abs() + 0.01)
-
-    def hamiltonian(self, x: Tensor) -> SimpleNamespace:
-        self.asked.append(x)
-        q, p = x.chunk(2, -1)
-        mean = (p**2 / 2 - q.cos()).sum(-1)
-        return SimpleNamespace(mean=mean, stddev=0.1 * mean.abs())
-
-
-def pendulum(num_dof=1, **settings) -> KnownPendulum:
-    if num_dof == 1:
-        settings = {"names": ("angle", "momentum"), "units": UNITS} | settings
-    return KnownPendulum(num_dof, **settings)
-
-
-def make_rollouts(posterior: KnownPendulum, num_draws=20, stop=8.0) -> Rollouts:
-    dim = 2 * posterior.data.num_dof
-    generator = torch.Generator().manual_seed(1)
-    start = torch.stack([x[0] for x in posterior.data.states]).nan_to_num(0.5)
-    spread = torch.randn(num_draws, *start.shape, generator=generator, dtype=torch.float64)
-    times = torch.linspace(0, stop, 33, dtype=torch.float64)
-    x0 = start + 0.05 * spread
-    samples, diverged = solve_rollouts(lambda t, x: posterior.field(x), x0, times, RK4(0.1))
-
-    def energies(x):
-        q, p = x.chunk(2, -1)
-        return (p**2 / 2 - q.cos()).sum(-1)
-
-    noise_std = torch.full((num_draws, dim), 0.3, dtype=torch.float64)
-    return Rollouts(samples, times, diverged, energies, noise_std, posterior.names, posterior.units)
-
-
-def lines(ax) -> dict:
-    return {line.get_label(): line for line in ax.get_lines()}
-
-
-def legend_texts(ax) -> list[str]:
-    legend = ax.get_legend() or ax.figure.legends[0]
-    return [text.get_text() for text in legend.get_texts()]
 
 
 def band_edges(ax) -> tuple[float, float]:
@@ -250,12 +187,12 @@ def test_the_portrait_shows_field_uncertainty_and_data():
     rollouts = make_rollouts(posterior)
     ax = plots.phase_portrait(posterior, rollouts=rollouts)
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("angle [rad]", "momentum [kg m²/s]")
-    assert ax.get_title() == ""
+    assert note_of(ax) == ""
     assert any(isinstance(patch, FancyArrowPatch) for patch in ax.patches)
     np.testing.assert_allclose(
         np.c_[lines(ax)["data"].get_data()], torch.cat(posterior.data.states)
     )
-    assert legend_texts(ax) == ["far from data", "rollouts", "data"]
+    assert legend_texts(ax) == ["far from data", "6 of 60 rollouts", "data"]
     colorbar = ax.figure.axes[1]
     assert colorbar.get_ylabel() == "std of the field / its typical size"
 
@@ -284,7 +221,10 @@ def test_only_some_rollouts_are_drawn():
     posterior = pendulum()
     rollouts = make_rollouts(posterior, num_draws=50)
     before = len(plots.phase_portrait(posterior).get_lines())
-    assert len(plots.phase_portrait(posterior, rollouts=rollouts).get_lines()) - before <= 8
+    for chosen in (rollouts, make_rollouts(posterior, num_draws=1)):
+        ax = plots.phase_portrait(posterior, rollouts=chosen)
+        assert 3 <= len(ax.get_lines()) - before <= 8
+    assert "rollouts" in legend_texts(ax)
 
 
 def test_the_portrait_covers_the_data_with_a_margin():
@@ -309,13 +249,16 @@ def test_other_coordinates_are_held_at_the_mean_of_the_data(dof):
     torch.testing.assert_close(x[:, held], mean[held].expand(len(x), 2))
     assert x[:, dof].std() > 0.1 and x[:, 2 + dof].std() > 0.1
     names = [posterior.names[d] for d in held]
-    assert ax.get_title() == f"{names[0]}, {names[1]} at the mean of the data"
+    values = [f"{names[k]} = {mean[d]:.3g}" for k, d in enumerate(held)]
+    assert note_of(ax) == f"section at {', '.join(values)} (means of the data)"
+    assert "data, projected" in legend_texts(ax)
     assert ax.get_xlabel() == f"q{dof + 1}" and ax.get_ylabel() == f"p{dof + 1}"
 
 
 def test_points_are_far_from_data_when_they_are():
     posterior = pendulum()
-    plane = make_plane(posterior, None, 0, ((-20.0, 20.0), (-20.0, 20.0)), None, 41)
+    region = ((-20.0, 20.0), (-20.0, 20.0))
+    plane = make_plane(posterior, None, 0, None, None, region, None, 41)
     spread = torch.cat(posterior.data.states).std(0)
     distance = torch.cdist(plane.x / spread, torch.cat(posterior.data.states) / spread).amin(1)
     far = torch.from_numpy(plane.far).flatten()
@@ -341,8 +284,8 @@ def test_the_vector_field_has_mean_beside_deviation():
     assert bars == [
         "mean of d(angle)/dt [rad/s]",
         "std of d(angle)/dt [rad/s]",
-        "mean of d(momentum)/dt [(kg m²/s)/s]",
-        "std of d(momentum)/dt [(kg m²/s)/s]",
+        "mean of d(momentum)/dt\n[(kg m²/s)/s]",
+        "std of d(momentum)/dt\n[(kg m²/s)/s]",
     ]
 
 
@@ -351,7 +294,7 @@ def test_the_hamiltonian_has_mean_beside_deviation():
     axes = plots.hamiltonian(posterior, dof=1)
     assert axes.shape == (2,)
     assert [ax.get_ylabel() for ax in axes[0].figure.axes[2:]] == ["mean of H", "std of H"]
-    assert all(ax.get_title() == "q1, p1 at the mean of the data" for ax in axes)
+    assert note_of(axes[0]).startswith("section at q1 = ")
 
 
 def test_a_field_without_an_energy_keeps_its_error():
@@ -373,6 +316,77 @@ def test_a_certain_field_at_rest_is_drawn_quietly():
         warnings.simplefilter("error")
         plots.phase_portrait(posterior)
         plots.vector_field(posterior)
+
+
+def test_a_section_is_where_it_is_asked_for():
+    posterior = pendulum(2)
+    ax = plots.hamiltonian(posterior, coordinates=("q2", "q1"), at={"p1": 0.5})[0]
+    x, mean = posterior.asked[0], torch.cat(posterior.data.states).mean(0)
+    assert (x[:, 2] == 0.5).all() and (x[:, 3] == mean[3]).all()
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("q2", "q1")
+    # rows of the grid along the vertical coordinate
+    assert x[0, 0] == x[1, 0] and x[0, 1] < x[1, 1]
+    assert note_of(ax) == f"section at p1 = 0.5, p2 = {mean[3]:.3g} (mean of the data)"
+
+
+def test_a_section_across_many_coordinates_says_how_many_are_held():
+    ax = plots.hamiltonian(pendulum(3), at={"q2": 1.0})[0]
+    assert note_of(ax) == "section at q2 = 1, 3 other coordinates at the mean of the data"
+
+
+def test_a_section_that_is_not_there_is_refused():
+    posterior = pendulum(2)
+    with pytest.raises(ValueError, match="coordinates: expected one of q1, q2, p1, p2 .*'x'"):
+        plots.phase_portrait(posterior, coordinates=("q1", "x"))
+    with pytest.raises(ValueError, match="coordinates: expected two, got"):
+        plots.vector_field(posterior, coordinates=("q1", "q2", "p1"))
+    with pytest.raises(ValueError, match="at: expected values of q2, p2, got one of 'q1'"):
+        plots.hamiltonian(posterior, at={"q1": 0.0})
+
+
+def test_a_point_far_in_a_held_coordinate_is_far():
+    posterior = pendulum(2)
+
+    def far(q2):
+        at = {"q2": q2, "p2": 0.0}
+        return make_plane(posterior, None, 0, None, at, None, None, 21).far
+
+    assert far(50.0).all() and not far(1.0).all()
+
+
+def test_contours_have_their_values_on_them():
+    posterior = pendulum()
+    for ax in plots.hamiltonian(posterior):
+        written = {float(text.get_text()) for text in ax.texts if text.get_visible()}
+        (bar,) = [c.colorbar for c in ax.collections if c.colorbar is not None]
+        assert len(written) >= 3 and written <= {float(f"{v:.6g}") for v in bar._boundaries}
+
+
+def test_contours_of_the_mean_are_where_data_are():
+    """In a picture of mostly empty space too, whose corners have a hundred times their energy."""
+    posterior = pendulum()
+    states = torch.cat(posterior.data.states)
+    highest = posterior.hamiltonian(states).mean.max().item()
+    ax = plots.hamiltonian(posterior, region=((-20.0, 20.0), (-20.0, 20.0)), size=201)[0]
+    (bar,) = [c.colorbar for c in ax.collections if c.colorbar is not None]
+    assert highest <= bar._boundaries[-2] < 5 * highest
+    assert bar.extend in ("max", "both")
+
+
+@pytest.mark.parametrize("largest", [0.003, 1.0, 4e6])
+@pytest.mark.parametrize("ratio", [1.5, 10.0, 200.0, 1e9])
+def test_levels_are_few_and_round_and_reach_the_largest_value(largest, ratio):
+    values = np.geomspace(largest / ratio, largest, 1000)
+    levels = spread_levels(values)
+    assert 3 <= len(levels) <= 11 and (np.diff(levels) > 0).all()
+    assert levels[-1] >= largest > levels[-2] and levels[0] <= max(largest / 100, values[10])
+    assert all(float(f"{level:.3g}") == pytest.approx(level) for level in levels)
+
+
+def test_levels_of_one_value_are_no_failure():
+    for make in (even_levels, spread_levels):
+        for value in (0.0, 3.0):
+            assert len(make(np.full((4, 4), value))) >= 2
 
 
 @pytest.mark.parametrize(

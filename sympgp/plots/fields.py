@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from sympgp.plots import style
+from sympgp.plots.choice import Coordinate
+from sympgp.plots.levels import even_levels, spread_levels
 from sympgp.plots.plane import FieldPosterior, Plane, Region, make_plane
 from sympgp.rollouts import Rollouts
 from sympgp.trajectories import Trajectories
@@ -16,10 +19,9 @@ if TYPE_CHECKING:
 else:
     Axes = Any
 
-RELATIVE_LEVELS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+Extend = Literal["neither", "min", "max", "both"]
 
-PATHS = 8
-"""Rollouts drawn in a phase portrait, over all trajectories (at least one of each)."""
+RELATIVE_LEVELS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 def phase_portrait(
@@ -29,6 +31,8 @@ def phase_portrait(
     ax: Axes | None = None,
     *,
     rollouts: Rollouts | None = None,
+    coordinates: Sequence[Coordinate] | None = None,
+    at: Mapping[str, float | int] | None = None,
     region: Region | None = None,
     size: int = 41,
 ) -> Axes:
@@ -36,33 +40,36 @@ def phase_portrait(
 
     The shade is the standard deviation of the field relative to its typical size in the picture,
     ``sqrt(mean_c (stddev_c / rms(mean_c))^2)`` over its two components c. Hatched regions are
-    far from all data: what is drawn there is mostly the prior's. With several degrees of freedom
-    the other coordinates are held at the data's mean, and the data are projected.
+    far from all data: what is drawn there is mostly the prior's.
+
+    With several degrees of freedom the picture is a section of phase space: the title says where
+    the other coordinates are held, and data and rollouts are projected onto it. The two
+    components of the field in the section are drawn; it usually has others that leave it.
 
     Args:
         posterior: the fit.
         data: what to draw and to find the region from; by default the data of the fit.
-        dof: which degree of freedom.
+        dof: degree of freedom whose coordinate and momentum are the axes.
         ax: axes to draw in; None for a new figure.
-        rollouts: paths to draw, some draws of each.
+        rollouts: paths of which to draw a few.
+        coordinates: names or positions of the two coordinates along the axes, in place of
+            ``dof``.
+        at: values of other coordinates by name; the data's mean for those it leaves out.
         region: ``((q_min, q_max), (p_min, p_max))``; by default around the data.
         size: grid points along each axis.
 
     Raises:
-        ValueError: a degree of freedom that is not there; a region that is empty, or is needed
-            because a coordinate was not observed.
+        ValueError: a coordinate that is not there; a region that is empty, or is needed because
+            a coordinate was not observed.
     """
-    plane = make_plane(posterior, data, dof, region, rollouts, size)
+    plane = make_plane(posterior, data, dof, coordinates, at, region, rollouts, size)
     mean, stddev = _components(posterior, plane)
     typical = np.sqrt((mean**2).mean((1, 2), keepdims=True)).clip(np.finfo(float).tiny)
     relative = np.sqrt(((stddev / typical) ** 2).mean(0))
     axes = style.panels(ax, 1, 1, (6.4, 4.8))
     panel = axes[0, 0]
-    shade = panel.contourf(
-        plane.q, plane.p, relative, RELATIVE_LEVELS, cmap=style.UNCERTAINTY_MAP, extend="max"
-    )
-    panel.figure.colorbar(shade, ax=panel, label="std of the field / its typical size")
-    _mark_far(panel, plane)
+    text = "std of the field / its typical size"
+    _shade(panel, plane, relative, np.array(RELATIVE_LEVELS), style.UNCERTAINTY_MAP, text)
     panel.streamplot(
         plane.q,
         plane.p,
@@ -75,9 +82,7 @@ def phase_portrait(
     )
     if rollouts is not None:
         _draw_paths(panel, plane, rollouts)
-    _draw_data(panel, plane)
-    _finish(panel, plane, posterior, ax)
-    style.legend(axes, own_figure=ax is None)
+    _finish(axes, plane, posterior, ax)
     return panel
 
 
@@ -87,17 +92,23 @@ def vector_field(
     ax: Any = None,
     *,
     data: Trajectories | None = None,
+    coordinates: Sequence[Coordinate] | None = None,
+    at: Mapping[str, float | int] | None = None,
     region: Region | None = None,
     size: int = 61,
 ) -> np.ndarray:
     """Mean and standard deviation of dq/dt and dp/dt over the plane of one degree of freedom.
 
+    Arguments without a description here are those of :func:`phase_portrait`.
+
     Args:
         posterior: the fit.
-        dof: which degree of freedom.
+        dof: degree of freedom.
         ax: four axes to draw in; None for a new figure.
-        data: what to draw and to find the region from; by default the data of the fit.
-        region: ``((q_min, q_max), (p_min, p_max))``; by default around the data.
+        data: what to draw.
+        coordinates: the two coordinates along the axes, whose rates are drawn.
+        at: values of other coordinates.
+        region: the part to draw.
         size: grid points along each axis.
 
     Returns:
@@ -106,17 +117,17 @@ def vector_field(
     Raises:
         ValueError: as :func:`phase_portrait`; another number of axes than four.
     """
-    plane = make_plane(posterior, data, dof, region, None, size)
+    plane = make_plane(posterior, data, dof, coordinates, at, region, None, size)
     mean, stddev = _components(posterior, plane)
     axes = style.panels(ax, 2, 2, (4.6, 3.5))
     for row, d in enumerate(plane.axes):
         text = style.rate_label(posterior.names[d], posterior.units)
-        _draw_map(axes[row, 0], plane, mean[row], style.SIGNED_MAP, f"mean of {text}", signed=True)
-        _draw_map(axes[row, 1], plane, stddev[row], style.UNCERTAINTY_MAP, f"std of {text}")
-    for panel in axes.ravel():
-        _draw_data(panel, plane)
-        _finish(panel, plane, posterior, ax)
-    style.legend(axes, own_figure=ax is None)
+        bound = np.abs(mean[row]).max()
+        levels = even_levels(np.array([-bound, bound]), 14)
+        _shade(axes[row, 0], plane, mean[row], levels, style.SIGNED_MAP, f"mean of {text}")
+        levels = spread_levels(stddev[row])
+        _shade(axes[row, 1], plane, stddev[row], levels, style.UNCERTAINTY_MAP, f"std of {text}")
+    _finish(axes, plane, posterior, ax)
     return axes
 
 
@@ -126,21 +137,19 @@ def hamiltonian(
     ax: Any = None,
     *,
     data: Trajectories | None = None,
+    coordinates: Sequence[Coordinate] | None = None,
+    at: Mapping[str, float | int] | None = None,
     region: Region | None = None,
     size: int = 61,
 ) -> np.ndarray:
     """Contours of the Hamiltonian's mean beside those of its standard deviation.
 
     Both are of ``H(x) - H(reference)`` with the posterior's default reference, since an energy is
-    known up to a constant only.
+    known up to a constant only. Contours of the mean are in even steps over the energies that it
+    has near data, those of the standard deviation in about equal ratios.
 
-    Args:
-        posterior: the fit.
-        dof: which degree of freedom.
-        ax: two axes to draw in; None for a new figure.
-        data: what to draw and to find the region from; by default the data of the fit.
-        region: ``((q_min, q_max), (p_min, p_max))``; by default around the data.
-        size: grid points along each axis.
+    With ``coordinates=("q1", "q2"), at={"p1": 0, "p2": 0}`` the picture is the potential energy of
+    two degrees of freedom. Arguments are those of :func:`vector_field`.
 
     Returns:
         Axes (2,): mean, standard deviation.
@@ -149,22 +158,26 @@ def hamiltonian(
         TypeError: the posterior's field has no energy.
         ValueError: as :func:`phase_portrait`; another number of axes than two.
     """
-    plane = make_plane(posterior, data, dof, region, None, size)
+    plane = make_plane(posterior, data, dof, coordinates, at, region, None, size)
     energy = posterior.hamiltonian(plane.x)
     mean, stddev = (style.numbers(v).reshape(size, size) for v in (energy.mean, energy.stddev))
-    axes = style.panels(ax, 1, 2, (4.8, 3.8))[0]
+    axes = style.panels(ax, 1, 2, (5.2, 4.0))
     text = style.energy_label("H", posterior.names, posterior.units)
-    _draw_map(axes[0], plane, mean, style.LEVEL_MAP, f"mean of {text}", lines=True)
-    _draw_map(axes[1], plane, stddev, style.UNCERTAINTY_MAP, f"std of {text}")
-    for panel in axes:
-        _draw_data(panel, plane)
-        _finish(panel, plane, posterior, ax)
-    style.legend(axes, own_figure=ax is None)
-    return axes
+    # contours where data are; corners far from them often have many times their energy
+    near = mean if plane.far is None or plane.far.all() else mean[~plane.far]
+    maps = (
+        (mean, even_levels(near), style.LEVEL_MAP, f"mean of {text}"),
+        (stddev, spread_levels(stddev), style.UNCERTAINTY_MAP, f"std of {text}"),
+    )
+    for panel, (values, levels, colours, said) in zip(axes[0], maps, strict=True):
+        _shade(panel, plane, values, levels, colours, said)
+        _draw_lines(panel, plane, values, levels)
+    _finish(axes, plane, posterior, ax)
+    return axes[0]
 
 
 def _components(posterior: FieldPosterior, plane: Plane) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of dq/dt and dp/dt on the grid, (2, G, G) each."""
+    """Mean and standard deviation of the plane's two components on the grid, (2, G, G) each."""
     field = posterior.vector_field(plane.x)
     shape = (2, len(plane.p), len(plane.q))
     parts = (style.numbers(v)[:, list(plane.axes)].T for v in (field.mean, field.stddev))
@@ -172,35 +185,52 @@ def _components(posterior: FieldPosterior, plane: Plane) -> tuple[np.ndarray, np
     return mean, stddev
 
 
-def _draw_map(
-    panel: Axes,
-    plane: Plane,
-    values: np.ndarray,
-    colours: str,
-    text: str,
-    *,
-    signed: bool = False,
-    lines: bool = False,
+def _shade(
+    panel: Axes, plane: Plane, values: np.ndarray, levels: np.ndarray, colours: str, text: str
 ) -> None:
-    """Filled contours; signed values are coloured symmetrically about zero."""
-    limits = {}
-    if signed:
-        bound = np.abs(values).max()
-        limits = {"vmin": -bound, "vmax": bound}
-    levels = 14 if signed or lines else 8
-    filled = panel.contourf(plane.q, plane.p, values, levels, cmap=colours, **limits)
-    if lines:
-        panel.contour(
-            plane.q,
-            plane.p,
-            values,
-            filled.levels,
-            colors="white",
-            linewidths=0.4,
-            linestyles="solid",
-        )
-    panel.figure.colorbar(filled, ax=panel, label=text)
+    """Filled contours, their colours in equal steps from level to level."""
+    import matplotlib
+    from matplotlib.colors import BoundaryNorm, ListedColormap
+
+    # the darkest shades would hide lines and data
+    scale = matplotlib.colormaps[colours]
+    if colours != style.SIGNED_MAP:
+        scale = ListedColormap(scale(np.linspace(0.0, 0.75, 256)))
+    below, above = values.min() < levels[0], values.max() > levels[-1]
+    extend: Extend = (
+        "both" if below and above else "min" if below else "max" if above else "neither"
+    )
+    norm = BoundaryNorm(levels, scale.N, extend=extend)
+    shade = panel.contourf(plane.q, plane.p, values, levels, cmap=scale, norm=norm, extend=extend)
+    # of many levels every second one, zero among them
+    ticks = levels if len(levels) < 12 else levels[np.abs(levels).argmin() % 2 :: 2]
+    bar = panel.figure.colorbar(shade, ax=panel, ticks=ticks)
+    bar.ax.set_yticklabels([f"{tick:.6g}" for tick in bar.get_ticks()])
+    bar.set_label(style.two_lines(text))
     _mark_far(panel, plane)
+
+
+def _draw_lines(panel: Axes, plane: Plane, values: np.ndarray, levels: np.ndarray) -> None:
+    """Lines of equal value with the values written on them."""
+    from matplotlib.patheffects import AbstractPathEffect, withStroke
+
+    inside = levels[(levels > values.min()) & (levels < values.max())]
+    if not len(inside):
+        return
+    look: dict[str, Any] = {"colors": style.DATA, "linewidths": 0.6, "linestyles": "solid"}
+    lines = panel.contour(plane.q, plane.p, values, inside, **look)
+    halo: list[AbstractPathEffect] = [withStroke(linewidth=2.0, foreground="white")]
+    for text in panel.clabel(lines, inline=False, fontsize=7, fmt="%.6g", zorder=3.0):
+        text.set_path_effects(halo)
+        text.set_color(style.DATA)
+        x, y = text.get_position()
+        inner = _is_inner(x, plane.q) and _is_inner(y, plane.p)
+        text.set_visible(inner)
+
+
+def _is_inner(value: float, axis: np.ndarray) -> bool:
+    """Whether a text is so far from the border that it is not cut off."""
+    return bool(0.05 < (value - axis[0]) / (axis[-1] - axis[0]) < 0.95)
 
 
 def _mark_far(panel: Axes, plane: Plane) -> None:
@@ -217,27 +247,26 @@ def _mark_far(panel: Axes, plane: Plane) -> None:
         panel.fill([], [], facecolor="white", hatch=hatch, linewidth=0, label="far from data")
 
 
-def _draw_data(panel: Axes, plane: Plane) -> None:
-    known = plane.observed[np.isfinite(plane.observed).all(1)]
-    if len(known):
-        edge = {"markersize": 2.5, "markeredgecolor": "white", "markeredgewidth": 0.3}
-        panel.plot(known[:, 0], known[:, 1], label="data", **style.SEEN | edge)
-
-
 def _draw_paths(panel: Axes, plane: Plane, rollouts: Rollouts) -> None:
-    """Some draws of every trajectory: a mean over draws that go apart would be no path."""
-    num_draws = max(1, PATHS // rollouts.num_trajectories)
-    paths = style.numbers(rollouts.samples[:num_draws, ..., list(plane.axes)].flatten(0, 1))
-    lines = panel.plot(paths[..., 0].T, paths[..., 1].T, **style.PATH)
-    lines[0].set_label("rollouts")
+    """A few draws: a mean over draws that go apart would be no path."""
+    draws, trajectories = style.some_paths(rollouts.num_draws, rollouts.num_trajectories)
+    paths = rollouts.samples[:draws, :trajectories][..., list(plane.axes)].flatten(0, 1)
+    x, y = style.numbers(paths).T
+    total = rollouts.num_draws * rollouts.num_trajectories
+    panel.plot(x, y, **style.PATH)[0].set_label(style.paths_label(len(paths), total))
 
 
-def _finish(panel: Axes, plane: Plane, posterior: FieldPosterior, ax: Any) -> None:
+def _finish(axes: np.ndarray, plane: Plane, posterior: FieldPosterior, ax: Any) -> None:
+    """Data, labels and limits of every panel; what holds for all of them once."""
+    known = plane.observed[np.isfinite(plane.observed).all(1)]
+    look = style.SEEN | {"markersize": 2.5, "markeredgecolor": "white", "markeredgewidth": 0.3}
+    text = "data, projected" if plane.title else "data"
     names = [posterior.names[d] for d in plane.axes]
-    panel.set_xlabel(style.label(names[0], posterior.units))
-    panel.set_ylabel(style.label(names[1], posterior.units))
-    panel.set_xlim(plane.q[0], plane.q[-1])
-    panel.set_ylim(plane.p[0], plane.p[-1])
-    if plane.title:
-        # in axes of the caller's, the legend is between the panel and its title
-        panel.set_title(plane.title, fontsize="small", pad=None if ax is None else 22)
+    for panel in axes.flat:
+        if len(known):
+            panel.plot(known[:, 0], known[:, 1], label=text, **look)
+        panel.set_xlabel(style.label(names[0], posterior.units))
+        panel.set_ylabel(style.label(names[1], posterior.units))
+        panel.set_xlim(plane.q[0], plane.q[-1])
+        panel.set_ylim(plane.p[0], plane.p[-1])
+    style.legend(axes, ax is None, note=plane.title)

@@ -1,8 +1,8 @@
-"""A plane of phase space to draw on: the (q, p) of one degree of freedom, others held fixed."""
+"""A plane of phase space to draw on: two coordinates, the others held fixed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from sympgp.plots import style
+from sympgp.plots.choice import Coordinate, positions
 from sympgp.rollouts import Rollouts
 from sympgp.trajectories import Trajectories
 
@@ -25,6 +27,9 @@ FAR = 0.3
 
 GAPS = 1.5
 """Far is also more than this many times the usual distance between neighbouring data."""
+
+MOST_STATED = 2
+"""Coordinates held at the data's mean whose values a title says."""
 
 
 @runtime_checkable
@@ -65,16 +70,16 @@ class FieldPosterior(Protocol):
 
 @dataclass(frozen=True)
 class Plane:
-    """A grid on the plane of one degree of freedom.
+    """A grid on the plane of two coordinates, those of one degree of freedom as a rule.
 
     Attributes:
-        q: (G,) values of the coordinate.
-        p: (G,) values of the momentum.
+        q: (G,) values of the horizontal coordinate.
+        p: (G,) values of the vertical one.
         x: (G * G, D) states; row i * G + j is at ``p[i], q[j]``.
         observed: (B, 2) where the data are in this plane, projected onto it.
         far: (G, G) whether a point is far from all data, or None if that cannot be told.
-        axes: positions of q and p in a state.
-        title: what is held fixed; empty for one degree of freedom.
+        axes: positions of both in a state.
+        title: where the others are held; empty for one degree of freedom.
     """
 
     q: np.ndarray
@@ -90,21 +95,20 @@ def make_plane(
     posterior: FieldPosterior,
     data: Trajectories | None,
     dof: int,
+    coordinates: Sequence[Coordinate] | None,
+    at: Mapping[str, float | int] | None,
     region: Region | None,
     rollouts: Rollouts | None,
     size: int,
 ) -> Plane:
-    """The plane of degree of freedom ``dof`` around the data.
+    """The plane of two coordinates, or of degree of freedom ``dof``, around the data.
 
     Raises:
-        ValueError: a degree of freedom that is not there; a region that is empty, or that has to
-            be given because nothing observed shows where it is.
+        ValueError: a coordinate that is not there, or is held although it is an axis; a region
+            that is empty, or that has to be given because nothing observed shows where it is.
     """
     data = posterior.data if data is None else data
-    num_dof = data.num_dof
-    if not 0 <= dof < num_dof:
-        raise ValueError(f"dof: expected 0 to {num_dof - 1}, got {dof}")
-    axes = (dof, num_dof + dof)
+    axes = _axes(data, dof, coordinates)
     states = torch.cat(data.states)
     plane = states[:, list(axes)]
     (q_min, q_max), (p_min, p_max) = region or _region(plane, rollouts, axes)
@@ -112,10 +116,10 @@ def make_plane(
         raise ValueError(f"region: expected ((q_min, q_max), (p_min, p_max)), got {region}")
     q = torch.linspace(q_min, q_max, size, dtype=states.dtype, device=states.device)
     p = torch.linspace(p_min, p_max, size, dtype=states.dtype, device=states.device)
-    x = states.nanmean(0).nan_to_num(0.0).repeat(size * size, 1)
+    through, title = _section(data, states.nanmean(0).nan_to_num(0.0), axes, at or {})
+    x = through.repeat(size * size, 1)
     x[:, axes[0]], x[:, axes[1]] = q.repeat(size), p.repeat_interleave(size)
-    far = _far_from(x[:, list(axes)], plane)
-    held = [name for d, name in enumerate(data.names) if d not in axes]
+    far = _far_from(x, states)
     return Plane(
         q=q.cpu().numpy(),
         p=p.cpu().numpy(),
@@ -123,8 +127,51 @@ def make_plane(
         observed=plane.cpu().numpy(),
         far=None if far is None else far.view(size, size).cpu().numpy(),
         axes=axes,
-        title=f"{', '.join(held)} at the mean of the data" if held else "",
+        title=title,
     )
+
+
+def _axes(
+    data: Trajectories, dof: int, coordinates: Sequence[Coordinate] | None
+) -> tuple[int, int]:
+    """Positions of the two coordinates along the axes."""
+    if coordinates is None:
+        if not 0 <= dof < data.num_dof:
+            raise ValueError(f"dof: expected 0 to {data.num_dof - 1}, got {dof}")
+        return dof, data.num_dof + dof
+    chosen, _ = positions(coordinates, data.names, data.state_dim)
+    if len(chosen) != 2:
+        raise ValueError(f"coordinates: expected two, got {tuple(coordinates)}")
+    return chosen[0], chosen[1]
+
+
+def _section(
+    data: Trajectories,
+    mean: Float[Tensor, " dim"],
+    axes: tuple[int, int],
+    at: Mapping[str, float | int],
+) -> tuple[Float[Tensor, " dim"], str]:
+    """A state that the plane passes through, and what is held fixed in words."""
+    held = [name for d, name in enumerate(data.names) if d not in axes]
+    for name in at:
+        if name not in held:
+            raise ValueError(
+                f"at: expected values of {', '.join(held) or 'no coordinate'}, got one of {name!r}"
+            )
+    through = mean.clone()
+    for name, value in at.items():
+        through[data.names.index(name)] = value
+    averaged = [name for name in held if name not in at]
+    shown = list(at) + (averaged if len(averaged) <= MOST_STATED else [])
+    parts = [
+        style.value_label(name, through[data.names.index(name)].item(), data.units)
+        for name in shown
+    ]
+    if len(averaged) > MOST_STATED:
+        parts.append(f"{len(averaged)} other coordinates at the mean of the data")
+    elif averaged:
+        parts[-1] += " (mean of the data)" if len(averaged) == 1 else " (means of the data)"
+    return through, "section at " + ", ".join(parts) if held else ""
 
 
 def _region(
@@ -149,11 +196,11 @@ def _region(
 
 
 def _far_from(
-    grid: Float[Tensor, "points 2"], plane: Float[Tensor, "data 2"]
+    grid: Float[Tensor, "points dim"], data: Float[Tensor, "data dim"]
 ) -> Bool[Tensor, " points"] | None:
     """Which points lie far from all data, in the coordinates that were observed."""
-    seen = plane.isfinite().any(0)
-    known = plane[:, seen]
+    seen = data.isfinite().any(0)
+    known = data[:, seen]
     known = known[known.isfinite().all(1)]
     if len(known) < 2:
         return None
