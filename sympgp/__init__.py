@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sympgp.inference import GaussNewton, fit
     from sympgp.integrators import RK4, Dopri5, ImplicitMidpoint
     from sympgp.models import SSGP, HamiltonianModel
+    from sympgp.noise import GaussianNoise, StudentTNoise
     from sympgp.phase_space import symplectic_matrix
     from sympgp.posterior import Posterior, load
     from sympgp.rollouts import Rollouts
@@ -28,10 +29,12 @@ _MODULES = {
     "FourierEnergy": "energies",
     "Friction": "dissipation",
     "GaussNewton": "inference",
+    "GaussianNoise": "noise",
     "HamiltonianModel": "models",
     "ImplicitMidpoint": "integrators",
     "Posterior": "posterior",
     "Rollouts": "rollouts",
+    "StudentTNoise": "noise",
     "Trajectories": "trajectories",
     "fit": "inference",
     "load": "posterior",
@@ -49,10 +52,12 @@ __all__ = [
     "FourierEnergy",
     "Friction",
     "GaussNewton",
+    "GaussianNoise",
     "HamiltonianModel",
     "ImplicitMidpoint",
     "Posterior",
     "Rollouts",
+    "StudentTNoise",
     "Trajectories",
     "fit",
     "load",

@@ -124,3 +124,48 @@ class HamiltonianField:
         """Inverse prior variances of weights and dissipation parameters."""
         stddev = self.dissipation.prior_stddev
         return torch.cat([1.0 / self.basis.prior_variance, 1.0 / stddev**2])
+
+    def fixed(self, theta: Float[Tensor, " params"]) -> FixedField:
+        """The field of one parameter vector, with nothing left to find."""
+        return FixedField(self, theta)
+
+
+@dataclass(frozen=True)
+class FixedField:
+    """A field whose parameters are known: a :class:`HamiltonianField` with none of its own.
+
+    Attributes:
+        family: the field.
+        known: its parameters; those of the methods below are empty.
+    """
+
+    family: HamiltonianField
+    known: Float[Tensor, " params"]
+
+    @property
+    def num_parameters(self) -> int:
+        """Zero."""
+        return 0
+
+    def bind(self, theta: Float[Tensor, " none"]) -> BoundField:
+        """The field itself."""
+        return self.family.bind(self.known)
+
+    def jacobian(
+        self, z: Float[Tensor, "batch dim"], theta: Float[Tensor, " none"]
+    ) -> Float[Tensor, "batch dim dim"]:
+        """``df/dz``."""
+        return self.family.jacobian(z, self.known)
+
+    def weighted_parameter_jacobian(
+        self,
+        z: Float[Tensor, "batch stages dim"],
+        weights: Float[Tensor, "batch out stages dim"],
+        theta: Float[Tensor, " none"],
+    ) -> Float[Tensor, "batch out none"]:
+        """No columns."""
+        return weights.new_zeros(*weights.shape[:2], 0)
+
+    def prior_precision(self) -> Float[Tensor, " none"]:
+        """No entries."""
+        return self.known[:0]

@@ -9,6 +9,7 @@ from torch import Tensor
 from sympgp.dissipation import Conservative, Friction
 from sympgp.energies import FourierEnergy
 from sympgp.fields import HamiltonianField
+from sympgp.noise import ScaledNoise
 from sympgp.phase_space import CanonicalScaling
 from sympgp.shooting.layout import Nodes, Windows
 from sympgp.shooting.levenberg_marquardt import Estimate, Problem
@@ -78,6 +79,12 @@ def ragged_data(num_dof: int = 1, seed: int = 0) -> Trajectories:
     return Trajectories(times, states)
 
 
+def gaussian(dim: int, known: Tensor | None = None) -> ScaledNoise:
+    """Gaussian noise of one level a channel, known or to be found."""
+    std = torch.full((dim,), NAN, dtype=torch.float64) if known is None else known
+    return ScaledNoise(std, torch.arange(dim), torch.ones(dim, dtype=torch.float64))
+
+
 def shooting(
     num_dof: int = 1, duration: float = 1.1, step: float = 0.17, friction: bool = True
 ) -> tuple[Problem, Estimate]:
@@ -89,7 +96,9 @@ def shooting(
     start = 0.8 * randn(windows.num_windows, 2 * num_dof, seed=3)
     noise_std = torch.linspace(0.4, 0.9, 2 * num_dof, dtype=torch.float64)
     inflation = torch.linspace(1.0, 1.7, 2 * num_dof, dtype=torch.float64)
-    return Problem(nodes, windows, field, step), Estimate(theta, start, noise_std, 0.3, inflation)
+    return Problem(nodes, windows, field, gaussian(2 * num_dof), step), Estimate(
+        theta, start, noise_std, 0.3, inflation
+    )
 
 
 def window_nodes(problem: Problem, window: int) -> list[int]:
@@ -169,7 +178,7 @@ def dense_gauss_newton(problem: Problem, estimate: Estimate) -> tuple[Tensor, Te
     vector = unknowns(estimate)
     jacobian = dense_jacobian(problem, estimate)
     predicted, values, channels = observed(problem, vector)
-    weights = estimate.weights[channels]
+    weights = estimate.precision[channels]
     Q = jacobian.mT @ (weights[:, None] * jacobian)
     g = jacobian.mT @ (weights * (predicted - values))
     prior = torch.zeros_like(vector)

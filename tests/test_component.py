@@ -74,6 +74,8 @@ def component(mode: float = 0.1, friction: bool = True, seed: int = 0) -> Compon
         noise_std=tensor([0.1, 0.2]),
         noise_shape=tensor([5.0, 50.0]),
         noise_rate=tensor([0.06, 2.04]),
+        noise_group=torch.arange(2),
+        noise_dof=None,
         hyperparameters={},
         states=states,
     )

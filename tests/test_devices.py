@@ -233,7 +233,7 @@ def test_the_frozen_evidence_and_its_gradient():
         frozen = freeze(field, theta, path.reshape(-1, 2), dt, problem.step)
         slope = field.bind(theta)(0.0, frozen.stages.flatten(0, 1)).reshape(frozen.stages.shape)
         model = FrozenModel.about(frozen, slope, path, problem.nodes, problem.windows)
-        value, mean = model.solve(energy.basis(hyper), field, theta, estimate.weights)
+        value, mean = model.solve(energy.basis(hyper), field, theta, estimate.precision)
         return [value.detach(), mean.detach(), *torch.autograd.grad(value, list(hyper.values()))]
 
     on_accelerator(evidence, problem, estimate, path, hyperparameters(energy))
@@ -261,7 +261,8 @@ def test_smoothing():
 
     def smooth(nodes, log):
         member, core = _cut(nodes)
-        pieces = _Pieces(nodes.times[member], nodes.values[member, 0], nodes.mask[member, 0])
+        parts = (nodes.values, nodes.mask, nodes.weights)
+        pieces = _Pieces(nodes.times[member], *(part[member, 0] for part in parts))
         queries = nodes.times[core]
         thin = pieces.thinned(2)
         return [pieces.predict(log, queries), thin.negative_log_likelihood(log)]

@@ -10,7 +10,6 @@ from problems import randn, shooting, tensor
 from sympgp.posterior import WindowStates
 from sympgp.shooting.elimination import eliminate
 from sympgp.shooting.layout import Windows
-from sympgp.shooting.levenberg_marquardt import Problem
 from sympgp.shooting.sensitivities import linearize
 
 
@@ -169,7 +168,7 @@ def test_vanishing_jumps_join_the_windows():
     precision, gradient = whole.normal_equations(linear, estimate, chain)
 
     windows = Windows.of_duration(whole.nodes, 1.1)
-    problem = Problem(whole.nodes, windows, whole.field, whole.step)
+    problem = replace(whole, windows=windows)
     states = torch.zeros_like(whole.nodes.values)
     states[whole.windows.nodes.reshape(-1)] = path.flatten(0, 1)
     parts = replace(estimate, start=states[windows.start], defect_std=1e-9)

@@ -51,7 +51,7 @@ class Frozen:
 
     @property
     def arguments(self):
-        return self.problem.field, self.estimate.theta, self.estimate.weights
+        return self.problem.field, self.estimate.theta, self.estimate.precision
 
     def solve(self, log: Tensor) -> tuple[Tensor, Tensor]:
         field, theta, weights = self.arguments

@@ -8,6 +8,7 @@ import torch
 from problems import (
     dense_gauss_newton,
     dense_jacobian,
+    gaussian,
     identity_scaling,
     observed,
     randn,
@@ -21,11 +22,10 @@ from sympgp import GaussNewton
 from sympgp.dissipation import ScaledDissipation
 from sympgp.energies import FourierEnergy
 from sympgp.fields import HamiltonianField
+from sympgp.noise import RATE, SHAPE
 from sympgp.phase_space import symplectic_matrix
 from sympgp.shooting.layout import Nodes, Windows
 from sympgp.shooting.levenberg_marquardt import (
-    NOISE_RATE,
-    NOISE_SHAPE,
     Estimate,
     Problem,
     levenberg_marquardt,
@@ -51,9 +51,13 @@ def solvable(duration: float) -> tuple[Problem, Estimate]:
     nodes = replace(problem.nodes, values=values * problem.nodes.mask)
     theta = 0.8 * truth.theta + 0.02
     noise = tensor([0.1, 0.12])
-    return Problem(nodes, windows, problem.field, problem.step), Estimate(
+    return replace(problem, nodes=nodes, windows=windows), Estimate(
         theta, start, noise, 0.05, torch.ones(2).double()
     )
+
+
+def with_known_noise(problem: Problem, estimate: Estimate) -> tuple[Problem, Estimate]:
+    return replace(problem, noise=gaussian(len(estimate.noise_std), estimate.noise_std)), estimate
 
 
 @pytest.mark.parametrize("duration", [1.1, math.inf])
@@ -74,12 +78,12 @@ def test_noise_moves_to_its_fixed_point(duration):
     for channel in range(2):
         rows = channels == channel
         own = jacobian[rows]
-        expected = torch.linalg.solve(Q, own.mT @ own).trace() * estimate.weights[channel]
+        expected = torch.linalg.solve(Q, own.mT @ own).trace() * estimate.precision[channel]
         torch.testing.assert_close(gamma[channel], expected)
         rss = (predicted - values)[rows].square().sum()
         torch.testing.assert_close(squares[channel], rss)
-        spare = rows.sum() - expected + 2 * NOISE_SHAPE + 2
-        torch.testing.assert_close(noise[channel] ** 2, (rss + 2 * NOISE_RATE) / spare)
+        spare = rows.sum() - expected + 2 * SHAPE + 2
+        torch.testing.assert_close(noise[channel] ** 2, (rss + 2 * RATE) / spare)
 
 
 def test_squares_after_a_step_are_those_of_the_linearised_residuals():
@@ -108,14 +112,13 @@ def test_undamped_steps_solve_the_normal_equations():
 
 @pytest.mark.parametrize("duration", [1.1, math.inf])
 def test_the_search_descends_to_a_stationary_point(duration):
-    problem, estimate = solvable(duration)
+    problem, estimate = with_known_noise(*solvable(duration))
     values = [float(problem.evaluate(estimate)[2])]
     solution = levenberg_marquardt(
         problem,
         estimate,
         max_iterations=100,
         tolerance=1e-9,
-        fixed_noise=True,
         on_step=values.append,
     )
     assert solution.converged and len(values) == solution.iterations + 1
@@ -129,7 +132,7 @@ def test_the_search_descends_to_a_stationary_point(duration):
 
 def test_steps_that_raise_the_objective_are_not_taken(monkeypatch):
     """Far from any optimum some steps overshoot; they are tried again, shorter."""
-    problem, estimate = shooting(duration=math.inf)
+    problem, estimate = with_known_noise(*shooting(duration=math.inf))
     estimate = replace(estimate, theta=3.0 * estimate.theta, start=2.0 * estimate.start)
     tried, evaluate = [], Problem.evaluate
     monkeypatch.setattr(Problem, "evaluate", lambda self, e: tried.append(e) or evaluate(self, e))
@@ -139,7 +142,6 @@ def test_steps_that_raise_the_objective_are_not_taken(monkeypatch):
         estimate,
         max_iterations=15,
         tolerance=1e-9,
-        fixed_noise=True,
         on_step=values.append,
     )
     assert len(tried) > solution.iterations + 1
@@ -147,10 +149,8 @@ def test_steps_that_raise_the_objective_are_not_taken(monkeypatch):
 
 
 def test_the_returned_precision_is_that_at_the_optimum():
-    problem, estimate = solvable(1.1)
-    solution = levenberg_marquardt(
-        problem, estimate, max_iterations=100, tolerance=1e-9, fixed_noise=True
-    )
+    problem, estimate = with_known_noise(*solvable(1.1))
+    solution = levenberg_marquardt(problem, estimate, max_iterations=100, tolerance=1e-9)
     Q, _ = dense_gauss_newton(problem, solution.estimate)
     num = problem.field.num_parameters
     schur = Q[:num, :num] - Q[:num, num:] @ torch.linalg.solve(Q[num:, num:], Q[num:, :num])
@@ -161,8 +161,8 @@ def test_estimated_noise_is_at_its_fixed_point():
     problem, estimate = solvable(math.inf)
     solution = levenberg_marquardt(problem, estimate, max_iterations=200, tolerance=1e-6)
     assert solution.converged
-    spare = problem.nodes.counts - solution.degrees + 2 * NOISE_SHAPE + 2
-    expected = ((solution.squares + 2 * NOISE_RATE) / spare).sqrt()
+    spare = problem.nodes.counts - solution.degrees + 2 * SHAPE + 2
+    expected = ((solution.squares + 2 * RATE) / spare).sqrt()
     torch.testing.assert_close(solution.estimate.noise_std, expected, rtol=5e-3, atol=0)
 
 
@@ -207,12 +207,10 @@ def linear_problem():
     friction = ScaledDissipation(torch.diag(tensor([0.0, 1.0]))[None], tensor([1.0]), tensor([1.0]))
     field = HamiltonianField(energy.basis(hyper), friction)
     nodes = Nodes.from_data(data, identity_scaling())
-    problem = Problem(nodes, Windows.of_duration(nodes, math.inf), field, 0.02)
+    problem = Problem(nodes, Windows.of_duration(nodes, math.inf), field, gaussian(2, noise), 0.02)
     theta = torch.cat([torch.zeros(2).double(), 0.9 * truth + 0.02])
     estimate = Estimate(theta, starts.clone(), noise, 0.0, torch.ones(2).double())
-    solution = levenberg_marquardt(
-        problem, estimate, max_iterations=100, tolerance=1e-9, fixed_noise=True
-    )
+    solution = levenberg_marquardt(problem, estimate, max_iterations=100, tolerance=1e-9)
     return data, truth, starts, noise, solution
 
 

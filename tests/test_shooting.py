@@ -177,7 +177,7 @@ def test_the_objective_and_its_gradient(duration):
     def objective(vector):
         num, dim = problem.field.num_parameters, estimate.start.shape[1]
         predicted, values, channels = observed(problem, vector)
-        squares = (estimate.weights[channels] * (predicted - values) ** 2).sum()
+        squares = (estimate.precision[channels] * (predicted - values) ** 2).sum()
         squares = squares + (problem.field.prior_precision() * vector[:num] ** 2).sum()
         start = vector[num:].reshape(-1, dim)[problem.windows.chain[:, 0]]
         squares = squares + (start**2).sum() / INITIAL_VARIANCE

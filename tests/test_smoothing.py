@@ -12,6 +12,7 @@ from sympgp.fields import HamiltonianField
 from sympgp.inference import smoothing
 from sympgp.inference.smoothing import smooth
 from sympgp.inference.start import _simpson, integral_form, prepare
+from sympgp.noise import GaussianNoise
 from sympgp.shooting.layout import Nodes
 from sympgp.systems import HarmonicOscillator, Pendulum
 from sympgp.trajectories import Trajectories
@@ -105,16 +106,16 @@ def test_one_scaled_time_is_a_radian_of_the_oscillation(unit):
     system = HarmonicOscillator(mass=2.0, stiffness=18.0)
     data = system.simulate(4, rate=12, duration=6, noise_std=0.02)
     data = Trajectories([unit * t for t in data.times], list(data.states))
-    prepared = prepare(data, None, 0.25)
+    prepared = prepare(data, GaussianNoise(), None, 0.25)
     assert float(prepared.scaling.time_scale) == pytest.approx(unit / 3.0, rel=0.05)
     assert prepared.step == 0.25
-    fixed = prepare(data, unit * 0.1, 0.25)
+    fixed = prepare(data, GaussianNoise(), unit * 0.1, 0.25)
     assert fixed.step == pytest.approx(0.3, rel=0.05)
 
 
 def test_prepared_nodes_are_the_data_in_scaled_units():
     data = ragged_data(2)
-    prepared = prepare(data, None, 0.25)
+    prepared = prepare(data, GaussianNoise(), None, 0.25)
     scaling, nodes = prepared.scaling, prepared.nodes
     states = torch.cat(list(data.states))
     torch.testing.assert_close(scaling.center, states.nanmean(0))
@@ -133,7 +134,7 @@ def test_prepared_nodes_are_the_data_in_scaled_units():
 def test_the_integral_form_is_already_a_rough_fit(friction):
     system = Pendulum(friction=friction)
     data = system.simulate(6, rate=10, duration=5, noise_std=0.02)
-    prepared = prepare(data, None, 0.25)
+    prepared = prepare(data, GaussianNoise(), None, 0.25)
     energy = FourierEnergy(1, 20)
     priors = energy.hyperpriors(prepared.scaling.spread)
     basis = energy.basis({name: prior.median for name, prior in priors.items()})

@@ -37,10 +37,10 @@ def log_evidence(
     step = -torch.linalg.solve(precision, gradient)
     mean, slope, _ = chain.smooth(problem.windows)
     moved = mean + slope @ step
-    weights = estimate.weights
-    direct = torch.einsum("c,ci->i", weights, linear.shared[:, :-1, -1])
+    precisions = estimate.precision
+    direct = torch.einsum("c,ci->i", precisions, linear.shared[:, :-1, -1])
     direct = direct + problem.field.prior_precision() * estimate.theta
-    local = torch.einsum("c,cwd->wd", weights, linear.local[..., -1])
+    local = torch.einsum("c,cwd->wd", precisions, linear.local[..., -1])
     value = problem.objective(estimate, path, end)
     value = value + 0.5 * (direct @ step + (local * moved).sum())
     first = problem.windows.chain[:, 0]

@@ -36,13 +36,14 @@ class FrozenModel:
     Attributes:
         frozen: intervals of all windows, (W L, ...).
         base: (W, L, D) predicted states without the learned field.
-        values, mask: (W, L, D) observations.
+        values: (W, L, D) observations.
+        weights: (W, L, D) of their squared residuals, zero where not observed.
     """
 
     frozen: FrozenPath
     base: Float[Tensor, "windows slots dim"]
     values: Float[Tensor, "windows slots dim"]
-    mask: Float[Tensor, "windows slots dim"]
+    weights: Float[Tensor, "windows slots dim"]
 
     @classmethod
     def about(
@@ -66,8 +67,7 @@ class FrozenModel:
             steps = frozen.transition.reshape(*shape, shape[-1])
             moved, _ = chain_sensitivities(steps, own, torch.zeros_like(own[:, 0]))
             base = path - moved.squeeze(-1)
-        mask = nodes.mask[windows.nodes].to(path.dtype)
-        return cls(frozen, base, nodes.values[windows.nodes], mask)
+        return cls(frozen, base, nodes.values[windows.nodes], nodes.weights[windows.nodes])
 
     def normal_equations(
         self, response: Float[Tensor, "batch dim params"], precision: Float[Tensor, " dim"]
@@ -80,7 +80,7 @@ class FrozenModel:
         windows, slots, dim = self.base.shape
         steps = self.frozen.transition.reshape(windows, slots, dim, dim)
         eye = torch.eye(dim).to(steps).expand(windows, dim, dim)
-        scale = (self.mask * precision.sqrt()).unsqueeze(-1)
+        scale = (self.weights * precision).sqrt().unsqueeze(-1)
         state, _ = chain_sensitivities(steps, None, eye)
         whole = torch.cat([(state * scale).flatten(1, 2), eye * INITIAL_VARIANCE**-0.5], 1)
         basis, _ = torch.linalg.qr(whole)

@@ -19,7 +19,7 @@ from sympgp.inference.start import Prepared, integral_form, prepare
 from sympgp.models import HamiltonianModel
 from sympgp.posterior import Component, Diagnostics, Posterior, WindowStates
 from sympgp.shooting.layout import Windows
-from sympgp.shooting.levenberg_marquardt import NOISE_SHAPE, Solution
+from sympgp.shooting.levenberg_marquardt import Solution
 from sympgp.trajectories import Trajectories
 
 DEFAULT_STEP = 0.25
@@ -77,13 +77,14 @@ class GaussNewton(InferenceEngine):
         """Fit, see :class:`GaussNewton`."""
         began = time.perf_counter()
         report("smoothing the data", None)
-        prepared = prepare(data, self.step, DEFAULT_STEP)
+        prepared = prepare(data, model.noise, self.step, DEFAULT_STEP)
         energy, scaling = model.energy, prepared.scaling
         priors = energy.hyperpriors(scaling.spread)
         hyper = {name: prior.median for name, prior in priors.items()}
         search = self._start(model, prepared, report)
         joined = search.grow_windows()
         window_time = search.duration
+        search.refine_noise()
         defect = search.measure_discrepancy()
         for k in range(self.hyperparameter_rounds):
             last = k + 1 == self.hyperparameter_rounds
@@ -102,7 +103,7 @@ class GaussNewton(InferenceEngine):
             jump_gain=defect.gain,
             solver_step=search.step * float(scaling.time_scale),
             solver_error=error,
-            inflation=tuple(search.inflation.tolist()),
+            inflation=tuple((search.inflation * search.noise.information).tolist()),
             notes=notes + _scarcity(search, data.names),
         )
         return Posterior(components, scaling, model.dissipation, data, diagnostics)
@@ -116,12 +117,13 @@ class GaussNewton(InferenceEngine):
         path = prepared.path
         return Search(
             nodes=prepared.nodes,
+            noise=prepared.noise,
             step=prepared.step,
             field=field,
             theta=integral_form(field, prepared),
             states=path.stages[:, 0],
             noise_std=path.noise_std,
-            inflation=torch.ones_like(path.noise_std),
+            inflation=torch.full_like(path.noise_std, 1.0 / prepared.noise.information),
             windows=Windows.of_duration(prepared.nodes, OSCILLATION),
             duration=OSCILLATION,
             defect_std=0.0,
@@ -202,25 +204,8 @@ def component(search: Search, prepared: Prepared, hyper: dict[str, Tensor]) -> C
         raise RuntimeError("there is no solution to package: solve first")
     estimate, chain = solution.estimate, solution.chain
     shape, rate = _noise_posterior(search, solution)
-    following = torch.full_like(search.windows.start, -1)
-    here, ahead = search.problem().following()
-    following[here] = ahead
-    # Prediction of the next window's state, from deviations to states.
-    next_start = estimate.start[following.clamp(min=0)]
-    ends = [e - 1 for e in search.nodes.first[1:]]
-    states = WindowStates(
-        chain=search.windows.chain,
-        times=search.nodes.times[search.windows.start],
-        last=search.nodes.times[ends],
-        mean=estimate.start + chain.mean,
-        slope=chain.slope,
-        gain=chain.gain,
-        cov=chain.cov,
-        ahead_mean=next_start + chain.ahead_mean,
-        ahead_slope=chain.ahead_slope,
-        jump_std=search.defect_std,
-        spacing=search.duration if math.isfinite(search.duration) else OSCILLATION,
-    )
+    spacing = search.duration if math.isfinite(search.duration) else OSCILLATION
+    states = WindowStates.about(search.problem(), estimate.start, chain, search.defect_std, spacing)
     return Component(
         field=search.field,
         theta=estimate.theta,
@@ -228,14 +213,22 @@ def component(search: Search, prepared: Prepared, hyper: dict[str, Tensor]) -> C
         noise_std=estimate.noise_std,
         noise_shape=shape,
         noise_rate=rate,
+        noise_group=search.noise.group,
+        noise_dof=search.noise.dof,
         hyperparameters=hyper,
         states=states,
     )
 
 
 def _noise_posterior(search: Search, solution: Solution) -> tuple[Tensor, Tensor]:
-    """Inverse-gamma shape and rate whose mode is the estimated noise variance."""
+    """Inverse-gamma shape and rate whose mode is the estimated noise variance.
+
+    Of a known level the shape is infinite, and the rate is the variance itself.
+    """
     estimate = solution.estimate
-    spare = (search.nodes.counts - solution.degrees).clamp(min=0.0) / estimate.inflation
-    shape = NOISE_SHAPE + 0.5 * spare
-    return shape, estimate.noise_std**2 * (shape + 1.0)
+    # Inflation is over that of white residuals.
+    inflation = estimate.inflation * search.noise.information
+    spare = (search.nodes.counts - solution.degrees).clamp(min=0.0) / inflation
+    shape = search.noise.shape(spare)
+    rate = torch.where(shape.isinf(), 1.0, shape + 1.0) * estimate.noise_std**2
+    return shape, rate

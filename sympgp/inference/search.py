@@ -22,6 +22,7 @@ from sympgp.inference.evidence import (
     HyperPosterior,
     optimise_hyperparameters,
 )
+from sympgp.noise import ScaledNoise
 from sympgp.shooting.layout import Nodes, Windows
 from sympgp.shooting.levenberg_marquardt import (
     Estimate,
@@ -53,6 +54,7 @@ class Search:
 
     Attributes:
         nodes: the data.
+        noise: law of the noise, and what is known of it.
         step: solver step.
         field: features and friction at the present hyperparameters.
         theta: weights and friction.
@@ -69,6 +71,7 @@ class Search:
     """
 
     nodes: Nodes
+    noise: ScaledNoise
     step: float
     field: HamiltonianField
     theta: Tensor
@@ -86,7 +89,7 @@ class Search:
 
     def problem(self) -> Problem:
         """The present shooting problem."""
-        return Problem(self.nodes, self.windows, self.field, self.step)
+        return Problem(self.nodes, self.windows, self.field, self.noise, self.step)
 
     def estimate(self) -> Estimate:
         """The present point of the search."""
@@ -105,6 +108,7 @@ class Search:
         )
         self.theta = solution.estimate.theta
         self.noise_std = solution.estimate.noise_std
+        self.nodes = solution.nodes
         self.states = self.states.clone()
         self.states[self.windows.nodes.reshape(-1)] = solution.path.flatten(0, 1)
         self.iterations += solution.iterations
@@ -135,6 +139,12 @@ class Search:
                 return True
             duration, defect = 2.0 * duration, 0.5 * defect
 
+    def refine_noise(self) -> None:
+        """Take the degrees of freedom of Student's t that suit the residuals best."""
+        if self.noise.dof is not None:
+            residual = self.states - self.nodes.values
+            self.noise, self.noise_std = self.noise.refined(residual, self.nodes.mask)
+
     def measure_discrepancy(self) -> DefectPosterior:
         """Posterior of the jumps between windows of one oscillation, which stay from here on."""
         self.report("measuring model discrepancy", None)
@@ -143,11 +153,15 @@ class Search:
         found = defect_posterior(self.problem(), self.estimate())
         self.defect_std = found.root_mean_square
         self.solve("fitting", 0.01)
-        self.inflation = autocorrelation_time(self.states - self.nodes.values, self.nodes)
+        residual = (self.states - self.nodes.values) * self.nodes.weights.sqrt()
+        self.inflation = autocorrelation_time(residual, self.nodes) / self.noise.information
         return found
 
-    def frozen_model(self, duration: float) -> tuple[FrozenModel, float]:
-        """The linear model about the present path, and how many times its data the data are."""
+    def frozen_model(self, duration: float) -> FrozenModel:
+        """The linear model about the present path.
+
+        Of many data, evenly chosen windows stand for all: their evidence is that of fewer data.
+        """
         dim = self.states.shape[-1]
         windows = Windows.of_duration(self.nodes, duration).thinned(EVIDENCE_ROWS // dim)
         index = windows.nodes.reshape(-1)
@@ -155,14 +169,12 @@ class Search:
         frozen = freeze(self.field, self.theta, self.states[index], dt, step).merged()
         slope = self.field.bind(self.theta)(0.0, frozen.stages.flatten(0, 1))
         path = self.states[windows.nodes]
-        model = FrozenModel.about(
-            frozen, slope.reshape(frozen.stages.shape), path, self.nodes, windows
-        )
-        return model, float(self.nodes.mask.sum() / model.mask.sum())
+        slope = slope.reshape(frozen.stages.shape)
+        return FrozenModel.about(frozen, slope, path, self.nodes, windows)
 
     def change_field(self, model: FrozenModel, field: HamiltonianField) -> None:
         """Take other features and the weights that suit them best about the frozen path."""
-        _, self.theta = model.solve(field.basis, self.field, self.theta, self.estimate().weights)
+        _, self.theta = model.solve(field.basis, self.field, self.theta, self.estimate().precision)
         self.field = field
 
     def learn_hyperparameters(
@@ -175,10 +187,9 @@ class Search:
         """Maximise the frozen-path evidence, then move to the new features."""
         self.report("learning lengthscales", None)
         longest = EVIDENCE_WINDOW if self.duration >= OSCILLATION else self.duration
-        model, share = self.frozen_model(longest)
-        weights = self.estimate().weights
+        model, precision = self.frozen_model(longest), self.estimate().precision
         found = optimise_hyperparameters(
-            lambda basis: model.solve(basis, self.field, self.theta, share * weights)[0],
+            lambda basis: model.solve(basis, self.field, self.theta, precision)[0],
             energy,
             priors,
             start,

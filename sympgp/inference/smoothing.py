@@ -16,9 +16,12 @@ from jaxtyping import Float
 from scipy.optimize import minimize
 from torch import Tensor
 
+from sympgp.noise import ScaledNoise
 from sympgp.shooting.layout import Nodes
 
 CORE, OVERLAP, FITTED_PIECES = 96, 24, 48
+REWEIGHTINGS = 6
+"""Rounds of weighing residuals: outliers lose their hold on the noise level step by step."""
 DROWNED = 0.7
 """A channel whose noise seems larger than this share of its deviation is not smoothed so far."""
 
@@ -45,11 +48,12 @@ def _matern(distance: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Pieces:
-    """Overlapping pieces of one channel: times, values and mask (C, L), padded and masked."""
+    """Overlapping pieces of one channel: times, values, mask and weights (C, L), padded."""
 
     times: Tensor
     values: Tensor
     mask: Tensor
+    weights: Tensor
 
     def correlation(self, lengthscale: Tensor) -> Tensor:
         distance = (self.times[:, :, None] - self.times[:, None, :]).abs() / lengthscale
@@ -59,7 +63,8 @@ class _Pieces:
     def factor(self, log: Tensor) -> Tensor:
         """Cholesky factor of the noisy covariance; missing entries become unit noise."""
         lengthscale, deviation, noise = log.exp().unbind()
-        diagonal = torch.where(self.mask, noise**2 + 1e-10 * deviation**2, 1.0)
+        variance = noise**2 / self.weights.clamp(min=1e-6)
+        diagonal = torch.where(self.mask, variance + 1e-10 * deviation**2, 1.0)
         return torch.linalg.cholesky(
             deviation**2 * self.correlation(lengthscale) + torch.diag_embed(diagonal)
         )
@@ -73,7 +78,8 @@ class _Pieces:
     def thinned(self, count: int) -> _Pieces:
         index = torch.linspace(0, len(self.times) - 1, min(count, len(self.times)))
         rows = index.round().long().to(self.times.device)
-        return _Pieces(self.times[rows], self.values[rows], self.mask[rows])
+        parts = (self.times, self.values, self.mask, self.weights)
+        return _Pieces(*(part[rows] for part in parts))
 
     def predict(self, log: Tensor, queries: Tensor) -> Tensor:
         """Posterior mean at queries (C, Q)."""
@@ -136,12 +142,28 @@ def smooth(nodes: Nodes, parts: int) -> SmoothedPath:
     noise = []
     for channel in range(nodes.values.shape[1]):
         mask = nodes.mask[member, channel]
-        pieces = _Pieces(index_time[member], nodes.values[member, channel], mask)
+        weights = nodes.weights[member, channel]
+        pieces = _Pieces(index_time[member], nodes.values[member, channel], mask, weights)
         log = _fit_channel(pieces)
         predicted = pieces.predict(log, queries[core].reshape(len(core), -1))
         stages[core, :, channel] = predicted.reshape(*core.shape, -1)
         noise.append(log[2].exp())
     return SmoothedPath(stages, torch.stack(noise))
+
+
+def smooth_robustly(
+    nodes: Nodes, noise: ScaledNoise, parts: int
+) -> tuple[Nodes, ScaledNoise, SmoothedPath]:
+    """Smooth, and under Student's t weigh the residuals and smooth again until both agree."""
+    path = smooth(nodes, parts)
+    if noise.dof is None:
+        return nodes, noise, path
+    for _ in range(REWEIGHTINGS):
+        residual = path.stages[:, 0] - nodes.values
+        noise, std = noise.refined(residual, nodes.mask)
+        nodes = nodes.reweighted(noise.weights(residual, std))
+        path = smooth(nodes, parts)
+    return nodes, noise, path
 
 
 def _cut(nodes: Nodes) -> tuple[Tensor, Tensor]:

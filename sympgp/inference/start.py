@@ -11,7 +11,8 @@ from torch import Tensor
 
 from sympgp.fields import HamiltonianField
 from sympgp.inference.evidence import FrozenModel
-from sympgp.inference.smoothing import SmoothedPath, smooth
+from sympgp.inference.smoothing import SmoothedPath, smooth, smooth_robustly
+from sympgp.noise import Noise, ScaledNoise
 from sympgp.phase_space import CanonicalScaling
 from sympgp.shooting.layout import Nodes, Windows
 from sympgp.shooting.sensitivities import FrozenPath
@@ -31,21 +32,24 @@ class Prepared:
     Attributes:
         scaling: between scaled and user units.
         nodes: the data.
+        noise: its law, scaled.
         path: smoothed states between the nodes.
         step: solver step, scaled.
     """
 
     scaling: CanonicalScaling
     nodes: Nodes
+    noise: ScaledNoise
     path: SmoothedPath
     step: float
 
 
-def prepare(data: Trajectories, step: float | None, default_step: float) -> Prepared:
+def prepare(data: Trajectories, noise: Noise, step: float | None, default_step: float) -> Prepared:
     """Scale the data so that states and their rates are of order one.
 
     Args:
         data: checked against the model.
+        noise: its law.
         step: solver step in user time, or None for the default.
         default_step: in scaled time, where one unit is a radian of the typical oscillation.
     """
@@ -59,7 +63,8 @@ def prepare(data: Trajectories, step: float | None, default_step: float) -> Prep
     origin = torch.stack([t[0] for t in times]).min()
     scaling = CanonicalScaling.from_spread(center, spread, interval, origin)
     nodes = Nodes.from_data(data, scaling)
-    path = smooth(nodes, 1)
+    law = noise.scaled(scaling)
+    nodes, law, path = smooth_robustly(nodes, law, 1)
     unit = _characteristic_time(nodes, path, scaling.spread)
     scaling = replace(scaling, time_scale=interval * unit)
     nodes = replace(nodes, times=nodes.times / unit, dt=nodes.dt / unit)
@@ -68,7 +73,8 @@ def prepare(data: Trajectories, step: float | None, default_step: float) -> Prep
     parts = math.ceil(float(nodes.dt.max()) / default_step)
     if parts > 1:
         path = smooth(nodes, parts)
-    return Prepared(scaling, nodes, path, scaled_step)
+    path = replace(path, noise_std=law.start(path.noise_std))
+    return Prepared(scaling, nodes, law, path, scaled_step)
 
 
 def _check_gaps(times: list[Tensor], scaling: CanonicalScaling) -> None:

@@ -1,18 +1,23 @@
 """What every inference engine returns: the posterior over a field, its draws and its rollouts."""
 
 from sympgp.posterior.component import Component
+from sympgp.posterior.conditioning import MisfitWarning
 from sympgp.posterior.diagnostics import Diagnostics
 from sympgp.posterior.draws import FunctionDraws, Marginal
 from sympgp.posterior.posterior import Posterior
+from sympgp.posterior.residuals import FitCheck, Residuals
 from sympgp.posterior.states import WindowStates
 from sympgp.posterior.storage import load
 
 __all__ = [
     "Component",
     "Diagnostics",
+    "FitCheck",
     "FunctionDraws",
     "Marginal",
+    "MisfitWarning",
     "Posterior",
+    "Residuals",
     "WindowStates",
     "load",
 ]

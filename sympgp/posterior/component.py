@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sympgp.fields import HamiltonianField
@@ -25,7 +25,10 @@ class Component:
         theta: (P + K,) mode of the Gaussian before the cut; K is zero or one.
         factor: (P + K, P + K) lower Cholesky factor of its precision.
         noise_std: (D,) noise at which the precision was computed.
-        noise_shape, noise_rate: (D,) of the inverse-gamma posterior of the noise variance.
+        noise_shape, noise_rate: (D,) of the inverse-gamma posterior of the noise variance; where
+            the noise is known the shape is infinite and the rate is its variance.
+        noise_group: (D,) channels with the same number share one noise level in user units.
+        noise_dof: degrees of freedom of Student's t noise; None for Gaussian noise.
         hyperparameters: by name.
         states: the training trajectories' states given theta.
     """
@@ -36,6 +39,8 @@ class Component:
     noise_std: Float[Tensor, " dim"]
     noise_shape: Float[Tensor, " dim"]
     noise_rate: Float[Tensor, " dim"]
+    noise_group: Int[Tensor, " dim"]
+    noise_dof: float | None
     hyperparameters: dict[str, Tensor]
     states: WindowStates
 
@@ -52,8 +57,17 @@ class Component:
             uniform = torch.rand(num, generator=generator, dtype=torch.float64).to(free)
             cut = truncated_quantile(self.theta[-1], deviation, uniform)
             theta = theta + (cut - free).unsqueeze(-1) * direction
-        unit = _gamma(self.noise_shape, num, generator)
+        unit = _gamma(self.noise_shape, num, generator)[:, self.noise_group]
         return theta, (self.noise_rate / unit).sqrt()
+
+    def noise_moments(self) -> tuple[Float[Tensor, " dim"], Float[Tensor, " dim"]]:
+        """Mean and variance of the noise standard deviations."""
+        known = self.noise_shape.isinf()
+        shape = torch.where(known, 2.0, self.noise_shape)
+        factor = torch.exp(torch.lgamma(shape - 0.5) - torch.lgamma(shape))
+        mean = self.noise_rate.sqrt() * torch.where(known, 1.0, factor)
+        variance = (self.noise_rate / (shape - 1.0) - mean**2).clamp(min=0.0)
+        return mean, torch.where(known, 0.0, variance)
 
     def damping_direction(self) -> tuple[Tensor, Tensor]:
         """Regression of theta on the dissipation parameter, and the latter's deviation."""
@@ -121,10 +135,11 @@ def normal(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> 
 
 
 def _gamma(shape: Tensor, num: int, generator: torch.Generator) -> Tensor:
-    """Gamma(shape, 1) draws (num, D) from a CPU generator."""
+    """Gamma(shape, 1) draws (num, D) from a CPU generator; one where the shape is infinite."""
     # What torch.distributions.Gamma draws with; the distribution itself takes no generator.
     wide = shape.cpu().double().expand(num, -1)
-    return torch._standard_gamma(wide, generator=generator).to(shape)
+    draws = torch._standard_gamma(wide.masked_fill(wide.isinf(), 1.0), generator=generator)
+    return draws.masked_fill(wide.isinf(), 1.0).to(shape)
 
 
 def truncated_quantile(mean: Tensor, deviation: Tensor, uniform: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from sympgp.dissipation import Dissipation
 from sympgp.integrators import Integrator
 from sympgp.phase_space import CanonicalScaling
-from sympgp.posterior import prediction
+from sympgp.posterior import prediction, residuals
 from sympgp.posterior.component import Component
 from sympgp.posterior.diagnostics import Diagnostics
 from sympgp.posterior.draws import (
@@ -24,6 +24,7 @@ from sympgp.posterior.draws import (
     mixture_moments,
     scaled_states,
 )
+from sympgp.posterior.residuals import FitCheck, Residuals
 from sympgp.posterior.summary import summarize
 from sympgp.rollouts import Rollouts
 from sympgp.trajectories import Trajectories, as_tensor
@@ -47,6 +48,7 @@ class Posterior:
         dissipation_family: the prior family of R.
         data: the training data.
         diagnostics: what the engine noticed.
+        conditioned: whether ``data`` are others than those the field was learned from.
         counterfactual: whether R was set to zero after the fit; the training trajectories then
             are not solutions of this field, so only new ones can be started.
     """
@@ -57,6 +59,7 @@ class Posterior:
     data: Trajectories
     diagnostics: Diagnostics
     counterfactual: bool = False
+    conditioned: bool = False
 
     @property
     def num_dof(self) -> int:
@@ -140,14 +143,12 @@ class Posterior:
         return matrix.expand(len(z), *matrix.shape)
 
     def noise(self) -> Marginal:
-        """Posterior of each channel's noise standard deviation, (2n,), user units."""
-        means, variances = [], []
-        for c in self.components:
-            shape, rate = c.noise_shape, c.noise_rate
-            mean = rate.sqrt() * torch.exp(torch.lgamma(shape - 0.5) - torch.lgamma(shape))
-            means.append(mean)
-            variances.append((rate / (shape - 1.0) - mean**2).clamp(min=0.0))
-        scaled = mixture_moments(means, variances)
+        """Posterior of each channel's noise standard deviation, (2n,), user units.
+
+        Of Student's t noise it is that of the scale.
+        """
+        moments = [component.noise_moments() for component in self.components]
+        scaled = mixture_moments(*zip(*moments, strict=True))
         return Marginal(scaled.mean * self.scaling.scale, scaled.stddev * self.scaling.scale)
 
     @property
@@ -276,6 +277,70 @@ class Posterior:
             )
         return [prediction.fitted(self, t, i, num_samples, seed) for i, t in enumerate(chosen)]
 
+    def condition(self, data: Trajectories) -> Posterior:
+        """The same field with the states of new noisy trajectories.
+
+        The posterior over the field, the friction and the noise stays what it was; the states of
+        ``data`` are inferred under it, jointly with it, so that ``forecast``, ``fitted``,
+        ``initial_states`` and ``residuals`` of the result are about the new trajectories. A few
+        observations are enough, and some coordinates may be missing throughout.
+
+        Warns:
+            MisfitWarning: the new data do not follow the field.
+
+        Raises:
+            ValueError: another number of coordinates, or inputs.
+
+        Example:
+            >>> from sympgp.systems import Pendulum
+            >>> from sympgp import SSGP, fit
+            >>> data = Pendulum().simulate(4, rate=5, duration=5, noise_std=0.05)
+            >>> posterior = fit(SSGP(num_features=20), data[:3], progress=False)
+            >>> new = posterior.condition(data[3].between(0.0, 2.0))
+            >>> new.forecast([2.0, 3.0]).mean.shape
+            torch.Size([1, 2, 2])
+        """
+        from sympgp.posterior.conditioning import condition
+
+        return condition(self, data)
+
+    def log_likelihood(
+        self, data: Trajectories | None = None, num_samples: int = 100, seed: int = 0
+    ) -> Float[Tensor, "draws observations"]:
+        """Log density of every observation under every draw, (S, n_obs), user units.
+
+        Observations are in the order trajectory, time, coordinate, missing ones left out. Of the
+        posterior's own data (the default) they are conditional on each draw's states. New data's
+        states are integrated out draw by draw: each entry is given those before it, so that a
+        row's sum is the log marginal likelihood of the data under that draw, with a broad prior on
+        the first states.
+
+        Args:
+            data: the observations; the posterior's own when None.
+            num_samples: draws S.
+            seed: of the draws.
+
+        Raises:
+            ValueError: another number of coordinates, or inputs.
+        """
+        from sympgp.posterior.likelihood import log_likelihood
+
+        self._refuse_counterfactual("log_likelihood", data)
+        return log_likelihood(self, data, num_samples, seed)
+
+    def residuals(self, num_samples: int = 100, seed: int = 0) -> Residuals:
+        """Observations less the posterior mean of the fitted paths, see :class:`Residuals`."""
+        self._refuse_counterfactual("residuals")
+        return residuals.residuals(self, self.fitted(num_samples=num_samples, seed=seed))
+
+    def check(self, num_samples: int = 100, seed: int = 0) -> FitCheck:
+        """Whether the residuals are what the model says they are, see :class:`FitCheck`.
+
+        Whiteness in time, posterior predictive checks, and a verdict in plain words.
+        """
+        self._refuse_counterfactual("check")
+        return residuals.check(self, num_samples, seed)
+
     def without_dissipation(self) -> Posterior:
         """The counterfactual: the same posterior over H with R = 0 in every draw.
 
@@ -302,8 +367,8 @@ class Posterior:
     def _scaled_states(self, x: Any, name: str = "x") -> Float[Tensor, "batch dim"]:
         return scaled_states(self.scaling, x, name)
 
-    def _refuse_counterfactual(self, name: str) -> None:
-        if self.counterfactual:
+    def _refuse_counterfactual(self, name: str, data: Trajectories | None = None) -> None:
+        if self.counterfactual and not self.conditioned and data is None:
             raise ValueError(
                 f"{name}: the training trajectories were damped, so a posterior without "
                 "dissipation cannot follow them; start new ones with rollout()"

@@ -188,6 +188,7 @@ def _package(
         posterior.names,
         posterior.units,
         seed,
+        noise_dof=posterior.components[0].noise_dof,
     )
     result.solver_error = solver_error
     if solver_error is not None and solver_error > 0.1:

@@ -8,6 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sympgp.shooting.elimination import Chain
+from sympgp.shooting.levenberg_marquardt import Problem
+
 
 @dataclass(frozen=True)
 class WindowStates:
@@ -35,6 +38,36 @@ class WindowStates:
     ahead_slope: Float[Tensor, "windows dim params"]
     jump_std: float
     spacing: float
+
+    @classmethod
+    def about(
+        cls,
+        problem: Problem,
+        start: Float[Tensor, "windows dim"],
+        chain: Chain,
+        jump_std: float,
+        spacing: float,
+    ) -> WindowStates:
+        """From the elimination of a shooting problem's states about ``start``."""
+        nodes, windows = problem.nodes, problem.windows
+        following = torch.full_like(windows.start, -1)
+        here, ahead = problem.following()
+        following[here] = ahead
+        # Prediction of the next window's state, from deviations to states.
+        next_start = start[following.clamp(min=0)]
+        return cls(
+            chain=windows.chain,
+            times=nodes.times[windows.start],
+            last=nodes.times[[e - 1 for e in nodes.first[1:]]],
+            mean=start + chain.mean,
+            slope=chain.slope,
+            gain=chain.gain,
+            cov=chain.cov,
+            ahead_mean=next_start + chain.ahead_mean,
+            ahead_slope=chain.ahead_slope,
+            jump_std=jump_std,
+            spacing=spacing,
+        )
 
     def windows(self, trajectory: int) -> list[int]:
         """Windows of one trajectory in time order."""

@@ -26,7 +26,7 @@ from sympgp.posterior.posterior import Posterior
 from sympgp.posterior.states import WindowStates
 from sympgp.trajectories import Trajectories
 
-FORMAT = "sympgp posterior 1"
+FORMAT = "sympgp posterior 2"
 DISSIPATIONS: dict[str, type[Dissipation]] = {"Conservative": Conservative, "Friction": Friction}
 
 
@@ -82,6 +82,7 @@ def save(posterior: Posterior, path: str | PathLike[str]) -> None:
         },
         "diagnostics": asdict(posterior.diagnostics),
         "counterfactual": posterior.counterfactual,
+        "conditioned": posterior.conditioned,
     }
     check_writable(path)
     torch.save(_to_cpu(content), fspath(path))
@@ -139,6 +140,7 @@ def _from_content(content: dict[str, Any]) -> Posterior:
         Trajectories(**content["data"]),
         Diagnostics(**diagnostics),
         content["counterfactual"],
+        content["conditioned"],
     )
 
 

@@ -14,6 +14,12 @@ else:
     Posterior = Any
 
 
+CHECKED = 50
+"""Draws for the verdict."""
+CORRELATED = 1.05
+"""Autocorrelation time, in observations, that is worth a word."""
+
+
 def _number(mean: float, stddev: float) -> str:
     return f"{mean:.4g} +- {stddev:.2g}"
 
@@ -32,6 +38,10 @@ def summarize(posterior: Posterior) -> str:
         f"{diagnostics.seconds:.1f} s, {len(posterior.components)} components)",
         *_found(posterior),
     ]
+    if posterior.conditioned:
+        lines.insert(1, "  its states are those of other data than the field was learned from")
+    if not posterior.counterfactual:
+        lines.append(f"Verdict: {posterior.check(num_samples=CHECKED).verdict}.")
     worries = _worries(posterior)
     lines.append("To worry about:" if worries else "Nothing to worry about was found.")
     lines.extend(f"  - {worry}" for worry in worries)
@@ -44,18 +54,22 @@ def _found(posterior: Posterior) -> list[str]:
     for k, name in enumerate(posterior.names):
         value = _number(float(noise.mean[k]), float(noise.stddev[k]))
         lines.append(f"  noise of {name}: {value}{_unit(posterior, name)}")
+    dof = posterior.components[0].noise_dof
+    if dof is not None:
+        lines.append(f"  noise is Student's t with {dof:.3g} degrees of freedom")
     if posterior.components[0].field.dissipation.num_parameters:
         friction: Marginal = posterior.dissipation()
         lines.append(f"  friction: {_number(float(friction.mean), float(friction.stddev))}")
     scaling = posterior.scaling
-    logs = torch.stack([c.hyperparameters["lengthscale"].log() for c in posterior.components])
-    lengthscale = logs.mean(0).exp() * scaling.scale
-    shown = ", ".join(
-        f"{name} {float(v):.3g}{_unit(posterior, name)}"
-        for name, v in zip(posterior.names, lengthscale, strict=True)
-    )
-    lines.append(f"  lengthscales of H: {shown}")
     component = posterior.components[0]
+    if "lengthscale" in component.hyperparameters:
+        logs = [c.hyperparameters["lengthscale"].log() for c in posterior.components]
+        lengthscale = torch.stack(logs).mean(0).exp() * scaling.scale
+        shown = ", ".join(
+            f"{name} {float(v):.3g}{_unit(posterior, name)}"
+            for name, v in zip(posterior.names, lengthscale, strict=True)
+        )
+        lines.append(f"  lengthscales of H: {shown}")
     lines.append(
         f"  directions of the field that the data determine: {_determined(posterior)} "
         f"of {len(component.theta)}"
@@ -98,7 +112,7 @@ def _worries(posterior: Posterior) -> list[str]:
     if posterior.counterfactual:
         worries.append("dissipation was set to zero after the fit: this is a counterfactual")
     if not diagnostics.converged:
-        worries.append("a search reached its iteration limit before its tolerance")
+        worries.append("a search ended before its tolerance: the optimum may not be the best one")
     if not diagnostics.windows_joined:
         worries.append(
             f"the data could not be followed as single paths; windows of "
@@ -116,7 +130,7 @@ def _worries(posterior: Posterior) -> list[str]:
         if part > 0.9:
             worries.append(f"the model explains little of {name}: its noise is {part:.0%} of it")
     for name, factor in zip(posterior.names, diagnostics.inflation, strict=True):
-        if factor > 1.0:
+        if factor > CORRELATED:
             worries.append(
                 f"residuals of {name} are correlated in time: {factor:.1f} observations were "
                 "counted as one"

@@ -166,10 +166,9 @@ class Belief(NamedTuple):
         cov = torch.linalg.solve(inner, self.cov)
         cov = 0.5 * (cov + cov.mT)
         slope = self.slope - cov @ lever
-        flat = (-1, side.shape[-1])
         out.logdet.add_(torch.linalg.slogdet(inner).logabsdet.sum())
-        out.shared.addmm_(lever.reshape(flat).mT, slope.reshape(flat))
-        out.shared.addmm_(self.slope.reshape(flat).mT, side.reshape(flat))
+        out.shared.addmm_(lever.flatten(0, 1).mT, slope.flatten(0, 1))
+        out.shared.addmm_(self.slope.flatten(0, 1).mT, side.flatten(0, 1))
         out.gradient.add_(torch.einsum("wdp,wd->p", slope, force))
         out.gradient.add_(torch.einsum("wdp,wd->p", side, self.mean))
         return Belief(self.mean - (cov @ force.unsqueeze(-1)).squeeze(-1), slope, cov)

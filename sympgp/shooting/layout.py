@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -27,6 +27,7 @@ class Nodes:
         mask: (N + 1, D), whether observed.
         dt: (N + 1,).
         first: first node of each trajectory, and N: one entry more than trajectories.
+        weights: (N + 1, D), how much each squared residual counts; zero where not observed.
     """
 
     times: Float[Tensor, " nodes"]
@@ -34,6 +35,7 @@ class Nodes:
     mask: Bool[Tensor, "nodes dim"]
     dt: Float[Tensor, " nodes"]
     first: tuple[int, ...]
+    weights: Float[Tensor, "nodes dim"]
 
     @classmethod
     def from_data(cls, data: Trajectories, scaling: CanonicalScaling) -> Nodes:
@@ -41,7 +43,8 @@ class Nodes:
         seen = [~torch.isnan(x).all(-1) for x in data.states]
         times = [scaling.to_scaled_time(t[s]) for t, s in zip(data.times, seen, strict=True)]
         states = [scaling.to_scaled(x[s]) for x, s in zip(data.states, seen, strict=True)]
-        longest = 1.5 * torch.cat([t.diff() for t in times]).quantile(0.9)
+        gaps = torch.cat([t.diff() for t in times])
+        longest = 1.5 * gaps.quantile(0.9) if len(gaps) else gaps.new_tensor(torch.inf)
         parts = [_split_gaps(t, z, longest) for t, z in zip(times, states, strict=True)]
         parts.append((times[0][:1], torch.full_like(states[0][:1], torch.nan)))
         values = torch.cat([z for _, z in parts])
@@ -50,7 +53,12 @@ class Nodes:
             first.append(first[-1] + len(t))
         dt = torch.cat([torch.cat([t.diff(), t.new_zeros(1)]) for t, _ in parts])
         mask = ~torch.isnan(values)
-        return cls(torch.cat([t for t, _ in parts]), values.nan_to_num(), mask, dt, tuple(first))
+        joined = torch.cat([t for t, _ in parts])
+        return cls(joined, values.nan_to_num(), mask, dt, tuple(first), mask.to(values.dtype))
+
+    def reweighted(self, weights: Float[Tensor, "nodes dim"]) -> Nodes:
+        """Copy with other weights of the observed entries."""
+        return replace(self, weights=weights * self.mask)
 
     @property
     def num_trajectories(self) -> int:

@@ -9,13 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sympgp.fields import HamiltonianField
+from sympgp.fields import FixedField, HamiltonianField
+from sympgp.noise import ScaledNoise
 from sympgp.shooting.elimination import Chain, eliminate
 from sympgp.shooting.layout import Nodes, Windows
 from sympgp.shooting.sensitivities import INITIAL_VARIANCE, Linearization, linearize, nominal_path
 
-NOISE_SHAPE, NOISE_RATE = 1.0, 1e-6
-"""Inverse-gamma prior of each channel's noise variance, in scaled units."""
+STAGNATION = 8
+"""Steps without progress after which a search ends."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class Estimate:
     inflation: Float[Tensor, " dim"]
 
     @property
-    def weights(self) -> Float[Tensor, " dim"]:
-        """Weight of a squared residual of each channel, ``1 / (inflation sigma^2)``."""
+    def precision(self) -> Float[Tensor, " dim"]:
+        """What a squared residual of each channel counts, ``1 / (inflation sigma^2)``."""
         return 1.0 / (self.inflation * self.noise_std**2)
 
 
@@ -49,6 +50,7 @@ class Solution:
 
     Attributes:
         estimate: where.
+        nodes: the data, with the weights of their residuals there.
         path: (W, L, D) states at the nodes of each window.
         precision: (P + K, P + K) undamped Gauss-Newton precision of theta, states eliminated.
         chain: conditional distributions of the window states.
@@ -60,6 +62,7 @@ class Solution:
     """
 
     estimate: Estimate
+    nodes: Nodes
     path: Float[Tensor, "windows slots dim"]
     precision: Float[Tensor, "params params"]
     chain: Chain
@@ -72,12 +75,22 @@ class Solution:
 
 @dataclass(frozen=True)
 class Problem:
-    """Observations, windows, field family and solver step of one search."""
+    """Observations, windows, field family, noise family and solver step of one search."""
 
     nodes: Nodes
     windows: Windows
-    field: HamiltonianField
+    field: HamiltonianField | FixedField
+    noise: ScaledNoise
     step: float
+
+    def reweighted(self, estimate: Estimate, path: Tensor) -> Problem:
+        """Weigh the residuals of this path as the law of the noise asks."""
+        if self.noise.dof is None:
+            return self
+        states = torch.zeros_like(self.nodes.values)
+        states[self.windows.nodes.reshape(-1)] = path.flatten(0, 1)
+        weights = self.noise.weights(states - self.nodes.values, estimate.noise_std)
+        return replace(self, nodes=self.nodes.reweighted(weights))
 
     def following(self) -> tuple[Tensor, Tensor]:
         """Windows that have a next one, and the next ones."""
@@ -94,8 +107,8 @@ class Problem:
     def objective(self, estimate: Estimate, path: Tensor, end: Tensor) -> Tensor:
         """Negative log joint density at fixed noise, up to a constant."""
         node = self.windows.nodes
-        residual = (path - self.nodes.values[node]) * self.nodes.mask[node]
-        value = 0.5 * (estimate.weights * residual**2).sum()
+        residual = path - self.nodes.values[node]
+        value = 0.5 * (self.nodes.weights[node] * estimate.precision * residual**2).sum()
         value = value + 0.5 * (self.field.prior_precision() * estimate.theta**2).sum()
         first = estimate.start[self.windows.chain[:, 0]]
         value = value + 0.5 * (first**2).sum() / INITIAL_VARIANCE
@@ -114,7 +127,7 @@ class Problem:
     ) -> Chain:
         """Eliminate the window states at this noise, with Marquardt damping of their blocks."""
         dim = end.shape[-1]
-        local = torch.einsum("c,cwde->wde", estimate.weights, linear.local)
+        local = torch.einsum("c,cwde->wde", estimate.precision, linear.local)
         hessian = local[..., :dim]
         if damping:
             hessian = hessian + damping * torch.diag_embed(
@@ -141,7 +154,7 @@ class Problem:
         self, linear: Linearization, estimate: Estimate, chain: Chain
     ) -> tuple[Tensor, Tensor]:
         """Precision (P, P) of theta and gradient (P,) of the objective, states eliminated."""
-        shared = torch.einsum("c,cij->ij", estimate.weights, linear.shared)
+        shared = torch.einsum("c,cij->ij", estimate.precision, linear.shared)
         prior = self.field.prior_precision()
         precision = shared[:-1, :-1] + chain.shared + torch.diag(prior)
         gradient = shared[:-1, -1] + chain.gradient + prior * estimate.theta
@@ -179,7 +192,7 @@ def noise_update(
     precision: Tensor,
     squares: Float[Tensor, " dim"],
 ) -> tuple[Float[Tensor, " dim"], Float[Tensor, " dim"]]:
-    """``sigma_c^2 = (RSS_c + 2 b) / (n_c - gamma_c + 2 a + 2)`` per channel, and gamma.
+    """``sigma_c^2 = (RSS_c + 2 b) / (n_c - gamma_c + 2 a + 2)`` by group of channels, and gamma.
 
     ``gamma_c = tr(precision^-1 J_c' J_c) / sigma_c^2`` over all unknowns, states included.
     """
@@ -194,10 +207,9 @@ def noise_update(
         cross = side + 0.5 * (block @ slope)
         total = (inverse * linear.shared[channel, :-1, :-1]).sum() + 2.0 * (pulled * cross).sum()
         degrees.append(total + (cov * block).sum())
-    gamma = torch.stack(degrees) * estimate.weights
+    gamma = torch.stack(degrees) * estimate.precision
     spare = (problem.nodes.counts - gamma).clamp(min=0.0)
-    variance = (squares + 2 * NOISE_RATE) / (spare + 2 * NOISE_SHAPE + 2)
-    return variance.sqrt(), gamma
+    return problem.noise.update(squares, spare), gamma
 
 
 def levenberg_marquardt(
@@ -206,14 +218,19 @@ def levenberg_marquardt(
     *,
     max_iterations: int,
     tolerance: float,
-    fixed_noise: bool = False,
     on_step: Callable[[float], None] | None = None,
 ) -> Solution:
-    """Minimise the objective from ``estimate``; a step is taken only when the objective falls."""
+    """Minimise the objective from ``estimate``; a step is taken only when the objective falls.
+
+    The search ends when it falls by less than ``tolerance`` nats, or that many per hundred
+    effective parameters, and the noise changes by little of its own uncertainty.
+    """
     damping, converged, iterations = 1e-4, False, 0
+    before, totals = None, []
     path, end, value = problem.evaluate(estimate)
     _check_finite(problem, path, value)
     while True:
+        problem = problem.reweighted(estimate, path)
         linear = linearize(
             problem.field, estimate.theta, path, problem.nodes, problem.windows, problem.step
         )
@@ -221,11 +238,15 @@ def levenberg_marquardt(
         precision, gradient = problem.normal_equations(linear, estimate, chain)
         squares = linear.shared[:, -1, -1]
         noise, degrees = noise_update(problem, linear, estimate, chain, precision, squares)
-        settled = fixed_noise or float((noise / estimate.noise_std).log().abs().max()) < 1e-3
-        if not fixed_noise:
-            estimate = replace(estimate, noise_std=noise)
-            path, end, value = problem.evaluate(estimate)
-        if (converged and settled) or iterations >= max_iterations:
+        change = (noise / estimate.noise_std).log()
+        settled = bool((change.abs() < _fine_enough(problem, degrees)).all())
+        if before is not None:
+            noise = estimate.noise_std * accelerated(change, before).exp()
+        before = change
+        estimate = replace(estimate, noise_std=noise)
+        value = problem.objective(estimate, path, end)
+        totals.append(float(value + (problem.nodes.counts * estimate.noise_std.log()).sum()))
+        if (converged and settled) or iterations >= max_iterations or _stagnates(totals, tolerance):
             break
         accepted = None
         while accepted is None and damping < 1e8:
@@ -243,12 +264,48 @@ def levenberg_marquardt(
         fall = float(value - accepted[3])
         estimate, path, end, value = accepted
         iterations += 1
-        converged = fall < tolerance
+        converged = fall < tolerance * max(1.0, 0.01 * float(degrees.sum()))
         if on_step is not None:
             on_step(float(value))
     return Solution(
-        estimate, path, precision, chain, squares, degrees, float(value), iterations, converged
+        estimate,
+        problem.nodes,
+        path,
+        precision,
+        chain,
+        squares,
+        degrees,
+        float(value),
+        iterations,
+        converged,
     )
+
+
+def _fine_enough(problem: Problem, degrees: Tensor) -> Tensor:
+    """Largest change of the logarithm of the noise that does not matter, per channel."""
+    spare = (problem.nodes.counts - degrees).clamp(min=1.0)
+    return (0.05 / (2.0 * spare).sqrt()).clamp(max=0.01)
+
+
+def _stagnates(totals: list[float], tolerance: float) -> bool:
+    """Whether the joint objective of unknowns and noise fell by little in the last steps.
+
+    Where the model cannot follow the data, noise and path may go on exchanging residuals.
+    """
+    if len(totals) <= STAGNATION:
+        return False
+    return min(totals[:-STAGNATION]) - min(totals[-STAGNATION:]) < STAGNATION * tolerance
+
+
+def accelerated(change: Float[Tensor, " dim"], before: Float[Tensor, " dim"]) -> Tensor:
+    """Change of the noise's logarithm with the rest of its geometric series, at most fivefold.
+
+    Successive changes of the fixed point shrink by a nearly constant ratio; where they do, the
+    sum of all to come is known (Aitken's extrapolation). Elsewhere the change is left alone.
+    """
+    ratio = (change / before).nan_to_num(0.0)
+    steady = (ratio > 0.0) & (ratio < 1.0) & (change.abs() < 0.1)
+    return torch.where(steady, change / (1.0 - ratio).clamp(min=0.2), change)
 
 
 def _check_finite(problem: Problem, path: Tensor, value: Tensor) -> None:

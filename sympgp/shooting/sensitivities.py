@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sympgp.fields import BoundField, HamiltonianField
+from sympgp.fields import BoundField, FixedField, HamiltonianField
 from sympgp.shooting.layout import Nodes, Windows
 
 CHUNK_ELEMENTS = 8_000_000
@@ -109,7 +109,7 @@ class FrozenPath(NamedTuple):
 
 
 def freeze(
-    field: HamiltonianField,
+    field: HamiltonianField | FixedField,
     theta: Float[Tensor, " params"],
     z: Float[Tensor, "batch dim"],
     dt: Float[Tensor, " batch"],
@@ -182,7 +182,7 @@ class Linearization:
 
 
 def linearize(
-    field: HamiltonianField,
+    field: HamiltonianField | FixedField,
     theta: Float[Tensor, " params"],
     path: Float[Tensor, "windows slots dim"],
     nodes: Nodes,
@@ -215,8 +215,8 @@ def linearize(
             state, moved = chain_sensitivities(transition, None, moved)
             before, current = chain_sensitivities(transition, response.reshape(*shape, -1), current)
             residual = (z - nodes.values[block]).unsqueeze(-1)
-            augmented = torch.cat([state, before, residual], -1) * nodes.mask[block].unsqueeze(-1)
-            add_gram(augmented, shared, local[:, part])
+            full = torch.cat([state, before, residual], -1)
+            add_gram(full * nodes.weights[block].sqrt().unsqueeze(-1), shared, local[:, part])
         end[part] = torch.cat([moved, current], -1)
     return Linearization(shared, local, end)
 

@@ -1,0 +1,188 @@
+"""States of new trajectories under a field that is known already."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sympgp.noise import ScaledNoise
+from sympgp.posterior.component import Component
+from sympgp.posterior.states import WindowStates
+from sympgp.shooting.layout import Nodes, Windows
+from sympgp.shooting.levenberg_marquardt import (
+    Estimate,
+    Problem,
+    Solution,
+    levenberg_marquardt,
+)
+from sympgp.shooting.sensitivities import linearize
+from sympgp.trajectories import Trajectories
+
+if TYPE_CHECKING:
+    from sympgp.posterior.posterior import Posterior
+else:
+    Posterior = Any
+
+FIRST_WINDOW, FIRST_DEFECT = 3.0, 0.3
+"""Duration of the first shooting windows and the jumps between them, scaled."""
+MAX_ITERATIONS, TOLERANCE = 30, 0.01
+"""Of the search for the states on windows of one length."""
+MISFIT = 2.0
+"""Root mean square of standardized residuals beyond which data do not follow the field."""
+
+
+class MisfitWarning(UserWarning):
+    """New data do not follow the learned field."""
+
+
+@dataclass(frozen=True)
+class Followed:
+    """States of some data under one component's field.
+
+    Attributes:
+        nodes: the data, scaled, with the weights of their residuals.
+        windows: shooting windows.
+        defect_std: of the jumps between them.
+        states: (N + 1, D) path at the nodes.
+        solution: of the last search.
+        noise: as known.
+        step: solver step, scaled.
+    """
+
+    nodes: Nodes
+    windows: Windows
+    defect_std: float
+    states: Float[Tensor, "nodes dim"]
+    solution: Solution
+    noise: ScaledNoise
+    step: float
+
+
+def check_new_data(posterior: Posterior, data: Trajectories) -> Trajectories:
+    """The data on the posterior's device and in its dtype.
+
+    Raises:
+        ValueError: something else than trajectories, another number of coordinates, inputs, or a
+            posterior whose training data were damped while its field is not.
+    """
+    if not isinstance(data, Trajectories):
+        raise ValueError(f"data: expected Trajectories, got {type(data).__name__}")
+    if data.num_dof != posterior.num_dof:
+        raise ValueError(
+            f"data: the posterior has {posterior.num_dof} degree(s) of freedom, so states of width "
+            f"{2 * posterior.num_dof} are expected; got {data.state_dim}"
+        )
+    if data.inputs is not None:
+        raise ValueError("data: the field has no inputs, but the data have")
+    return data.to(device=posterior.scaling.center.device, dtype=posterior.scaling.center.dtype)
+
+
+def condition(posterior: Posterior, data: Trajectories) -> Posterior:
+    """See ``Posterior.condition``."""
+    data = check_new_data(posterior, data)
+    nodes = Nodes.from_data(data, posterior.scaling)
+    components, misfit = [], torch.zeros(())
+    for component in posterior.components:
+        found = follow(component, nodes, solver_step(posterior))
+        components.append(replace(component, states=_window_states(component, found)))
+        residual = (found.states - nodes.values) / component.noise_std
+        squares = (found.solution.nodes.weights * residual**2)[nodes.mask]
+        misfit = misfit + squares.mean().sqrt().cpu() / len(posterior.components)
+    if float(misfit) > MISFIT:
+        warnings.warn(
+            "the new data do not follow the learned field: their residuals are "
+            f"{float(misfit):.1f} times the noise. They may be of another system, in other units, "
+            "or far from all training data",
+            MisfitWarning,
+            stacklevel=3,
+        )
+    return replace(posterior, components=tuple(components), data=data, conditioned=True)
+
+
+def solver_step(posterior: Posterior) -> float:
+    """The fit's solver step, scaled."""
+    return float(posterior.diagnostics.solver_step / posterior.scaling.time_scale)
+
+
+def follow(component: Component, nodes: Nodes, step: float) -> Followed:
+    """States along the data for the component's mode, on windows like those of the fit.
+
+    From short windows that may come apart to the fit's own: with the field known, states between
+    them need no other start than straight lines through the observations.
+    """
+    own = component.states
+    joined = own.jump_std == 0.0
+    stages = [(FIRST_WINDOW, FIRST_DEFECT), (own.spacing, 0.1 * FIRST_DEFECT)]
+    stages.append((math.inf, 0.0) if joined else (own.spacing, own.jump_std))
+    noise = known_noise(component)
+    states = interpolated(nodes)
+    for duration, defect in stages:
+        windows = Windows.of_duration(nodes, duration)
+        found = settle(
+            component, component.theta, component.noise_std, nodes, windows, defect, states, step
+        )
+        states = states.clone()
+        states[windows.nodes.reshape(-1)] = found.path.flatten(0, 1)
+    return Followed(nodes, windows, defect, states, found, noise, step)
+
+
+def settle(
+    component: Component,
+    theta: Float[Tensor, " params"],
+    noise_std: Float[Tensor, " dim"],
+    nodes: Nodes,
+    windows: Windows,
+    defect_std: float,
+    states: Float[Tensor, "nodes dim"],
+    step: float,
+) -> Solution:
+    """Search for the states with parameters and noise known."""
+    noise = replace(known_noise(component), known=noise_std)
+    field = component.field.fixed(theta)
+    inflation = torch.full_like(noise_std, 1.0 / noise.information)
+    problem = Problem(nodes, windows, field, noise, step)
+    start = states[windows.start]
+    estimate = Estimate(theta[:0], start, noise_std, defect_std, inflation)
+    return levenberg_marquardt(
+        problem, estimate, max_iterations=MAX_ITERATIONS, tolerance=TOLERANCE
+    )
+
+
+def known_noise(component: Component) -> ScaledNoise:
+    """The component's noise, as known."""
+    unit = torch.ones_like(component.noise_std)
+    return ScaledNoise(component.noise_std, component.noise_group, unit, component.noise_dof)
+
+
+def interpolated(nodes: Nodes) -> Float[Tensor, "nodes dim"]:
+    """Straight lines through each channel's observations; zero where a channel has none."""
+    states = np.zeros(tuple(nodes.values.shape))
+    times, values, mask = (part.cpu().numpy() for part in (nodes.times, nodes.values, nodes.mask))
+    for begin, end in zip(nodes.first[:-1], nodes.first[1:], strict=True):
+        for channel in range(states.shape[1]):
+            seen = mask[begin:end, channel]
+            if seen.any():
+                own = times[begin:end]
+                known = values[begin:end, channel][seen]
+                states[begin:end, channel] = np.interp(own, own[seen], known)
+    return torch.as_tensor(states).to(nodes.values)
+
+
+def _window_states(component: Component, found: Followed) -> WindowStates:
+    """Conditional distributions of the states given theta, from one full linearisation."""
+    solution, windows = found.solution, found.windows
+    estimate = replace(solution.estimate, theta=component.theta)
+    problem = Problem(solution.nodes, windows, component.field, found.noise, found.step)
+    path, end, _ = problem.evaluate(estimate)
+    linear = linearize(component.field, component.theta, path, solution.nodes, windows, found.step)
+    chain = problem.eliminate(linear, estimate, end)
+    return WindowStates.about(
+        problem, estimate.start, chain, found.defect_std, component.states.spacing
+    )
