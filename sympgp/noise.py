@@ -16,7 +16,7 @@ from sympgp.trajectories import ArrayLike, as_tensor
 
 SHAPE, RATE = 1.0, 1e-6
 """Inverse-gamma prior of each channel's noise variance, in scaled units."""
-DEGREES = (1.0, 1.3, 1.7, 2.2, 3.0, 4.0, 5.5, 8.0, 15.0, 30.0)
+DEGREES = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0, 30.0)
 """Degrees of freedom to choose from."""
 SCALE_UPDATES = 30
 """Fixed-point iterations for the scales that go with them."""

@@ -2,13 +2,17 @@
 
 import math
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
+from scipy import integrate, stats
 from torch import Tensor
 
 from sympgp.metrics import coverage, crps, energy_mse, nlpd, trajectory_mse
+from sympgp.rollouts import Rollouts
 from sympgp.systems import Pendulum
 
 NAN = math.nan
@@ -21,6 +25,7 @@ class DrawsOnly:
     samples: Tensor
     diverged: Tensor
     noise_std: Tensor | None = None
+    noise_dof: float | None = None
 
     @property
     def mean(self) -> Tensor:
@@ -50,13 +55,20 @@ def rollouts(draws: int = 12, n: int = 3, times: int = 5, noise: float = 0.3) ->
     return DrawsOnly(samples, torch.zeros(draws, n, dtype=torch.bool), std)
 
 
+def student_t(score, dof: float = 3.0):
+    """The predictive score of the same draws with Student's t noise."""
+    return lambda r, y, **k: score(replace(r, noise_dof=dof), y, kind="predictive", **k)
+
+
 SCORES = {
     "coverage": coverage,
     "coverage-predictive": lambda r, y, **k: coverage(r, y, kind="predictive", **k),
     "crps": crps,
     "crps-predictive": lambda r, y, **k: crps(r, y, kind="predictive", **k),
+    "crps-student-t": student_t(crps),
     "nlpd": nlpd,
     "nlpd-predictive": lambda r, y, **k: nlpd(r, y, kind="predictive", **k),
+    "nlpd-student-t": student_t(nlpd),
 }
 every_score = pytest.mark.parametrize("score", SCORES.values(), ids=SCORES.keys())
 
@@ -187,6 +199,92 @@ def test_predictive_nlpd_is_that_of_the_mixture():
     torch.testing.assert_close(nlpd(predicted, truth, kind="predictive", include_start=True), start)
 
 
+# --- Student's t noise
+
+
+@pytest.mark.parametrize("dof", [2.5, 4.0, 30.0])
+def test_students_nlpd_is_that_of_the_mixture(dof):
+    predicted, truth = rollouts(), normal(3, 5, 2, seed=1)
+    noise_std = predicted.noise_std[:, None, None].numpy()
+    density = stats.t.pdf(truth.numpy(), dof, predicted.samples.numpy(), noise_std).mean(0)
+    expected = -np.log(density)[:, 1:].mean((0, 1))
+    score = student_t(nlpd, dof)(predicted, truth, per_channel=True)
+    torch.testing.assert_close(score, torch.from_numpy(expected))
+
+
+@pytest.mark.parametrize("dof", [None, 2.5, 4.0])
+def test_the_predictive_density_integrates_to_one(dof):
+    samples = torch.tensor([-1.0, 0.5, 2.0], dtype=torch.float64).reshape(3, 1, 1, 1)
+    noise_std = torch.tensor([[0.5], [1.0], [0.7]], dtype=torch.float64)
+    predicted = DrawsOnly(samples, torch.zeros(3, 1, dtype=torch.bool), noise_std, dof)
+
+    def density(y: float) -> float:
+        return math.exp(-nlpd(predicted, [[[y]]], kind="predictive", include_start=True))
+
+    total, _ = integrate.quad(density, -math.inf, math.inf)
+    assert total == pytest.approx(1.0, abs=1e-7)
+
+
+@pytest.mark.parametrize("dof", [3.0, 6.5])
+def test_students_crps_is_that_of_noisy_draws(dof):
+    """Draws all at 0 with noise 2 t: at 0 the score is 2 int (F - 1(t > 0))^2 dt."""
+    still = torch.zeros(20, 100, 101, 2, dtype=torch.float64)
+    noise = torch.full((20, 2), 2.0, dtype=torch.float64)
+    predicted = DrawsOnly(still, torch.zeros(20, 100, dtype=torch.bool), noise, dof)
+    tail, _ = integrate.quad(lambda t: stats.t.sf(t, dof) ** 2, 0, math.inf)
+    truth = torch.zeros(100, 101, 2)
+    score = crps(predicted, truth, kind="predictive")
+    assert abs(score - 2 * 2 * tail) < 0.005  # 5 standard errors
+    assert abs(crps(replace(predicted, noise_dof=None), truth, kind="predictive") - score) > 0.02
+    assert score == crps(predicted, truth, kind="predictive")
+    assert score != crps(predicted, truth, kind="predictive", seed=1)
+
+
+def test_many_degrees_of_freedom_are_gaussian_noise():
+    predicted, truth = rollouts(), normal(3, 5, 2, seed=1)
+    for score in (crps, nlpd):
+        gaussian = score(predicted, truth, kind="predictive")
+        torch.testing.assert_close(
+            student_t(score, 1e8)(predicted, truth), gaussian, rtol=1e-3, atol=0
+        )
+
+
+def test_students_bands_cover_students_noise():
+    """At level 0.99 heavy tails leave a Gaussian band of the same scale."""
+    samples, generator = normal(200, 50, 41, 2), np.random.default_rng(0)
+    times, diverged = torch.arange(41.0), torch.zeros(200, 50, dtype=torch.bool)
+    noise_std = torch.full((200, 2), 2.0, dtype=torch.float64)
+    noise = torch.from_numpy(generator.standard_t(3.0, (50, 41, 2)))
+    truth = normal(50, 41, 2, seed=1) + 2.0 * noise
+    shares = [
+        coverage(
+            Rollouts(samples, times, diverged, noise_std=noise_std, noise_dof=dof),
+            truth,
+            0.99,
+            kind="predictive",
+        )
+        for dof in (3.0, None)
+    ]
+    assert abs(shares[0] - 0.99) < 0.008  # 4000 entries: 5 standard errors
+    assert shares[1] < 0.96
+
+
+def test_draws_that_know_of_no_degrees_of_freedom_have_gaussian_noise(monkeypatch):
+    predicted, truth = rollouts(), normal(3, 5, 2, seed=1)
+    plain = SimpleNamespace(
+        samples=predicted.samples, diverged=predicted.diverged, noise_std=predicted.noise_std
+    )
+    for score in (crps, nlpd):
+        expected = score(predicted, truth, kind="predictive")
+        with monkeypatch.context() as patch:
+            # Users run without the checks of the tests, which ask for the attribute.
+            patch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+            assert score(plain, truth, kind="predictive") == expected
+
+
+# --- what must not change a score
+
+
 @every_score
 def test_an_unknown_entry_equals_leaving_it_out(score):
     predicted, truth = rollouts(), normal(3, 5, 2, seed=1)
@@ -223,7 +321,9 @@ def test_the_start_is_left_out_unless_asked_for(score):
     assert score(predicted, changed, include_start=True) != score(predicted, changed)
 
 
-@pytest.mark.parametrize("score", [coverage, crps, nlpd, SCORES["nlpd-predictive"]])
+@pytest.mark.parametrize(
+    "score", [coverage, crps, nlpd, SCORES["nlpd-predictive"], SCORES["nlpd-student-t"]]
+)
 def test_a_diverged_draw_equals_a_draw_never_made(score):
     predicted, truth = rollouts(), normal(3, 5, 2, seed=1)
     shorter = DrawsOnly(predicted.samples[1:], predicted.diverged[1:], predicted.noise_std[1:])

@@ -9,13 +9,21 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sympgp.integrators import RK4, DivergenceWarning, Dopri5, ImplicitMidpoint
 from sympgp.rollouts import Rollouts, solve_rollouts, statistics
+from sympgp.rollouts.student_t import LONGEST_SERIES, signed_probability
 
 INTEGRATORS = [RK4(0.05), ImplicitMidpoint(0.05), Dopri5(1e-9, 1e-11)]
+
+# Degrees of freedom of a finite series, of two that there is none for, and of Gaussian noise.
+DOFS = [4.0, 3.5, 200.0, None]
+every_kind = pytest.mark.parametrize(
+    ("kind", "noise_dof"), [("latent", None), *(("predictive", dof) for dof in DOFS)]
+)
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
@@ -198,6 +206,51 @@ def test_predictive_bands_of_certain_states_are_the_noise(level, sigma):
     torch.testing.assert_close(lower, samples[0] - z * noise_std[0], rtol=0, atol=1e-6)
 
 
+@given(
+    t=st.floats(-1e200, 1e200) | st.floats(-10, 10),
+    dof=st.integers(1, int(LONGEST_SERIES) + 2) | st.floats(0.5, 300),
+)
+def test_students_probabilities_are_those_of_scipy(t, dof):
+    signed = signed_probability(torch.tensor([t, math.inf], dtype=torch.float64), float(dof))
+    assert signed[0].item() == pytest.approx(2 * stats.t.cdf(t, dof) - 1, rel=1e-12, abs=1e-14)
+    assert signed[1] == 1.0
+
+
+@given(level=st.floats(0.01, 0.99), sigma=st.floats(0.1, 3.0), dof=st.floats(0.5, 50.0))
+def test_students_bands_of_certain_states_are_the_noise(level, sigma, dof):
+    samples = torch.tensor([1.0, -2.0], dtype=torch.float64).expand(2, 1, 3, 2)
+    noise_std = sigma * torch.tensor([1.0, 0.5], dtype=torch.float64).expand(2, 2)
+    diverged = torch.zeros(2, 1, dtype=torch.bool)
+    for size in (1, 2):  # a single draw is enough
+        rollouts = Rollouts(
+            samples[:size],
+            torch.arange(3.0),
+            diverged[:size],
+            noise_std=noise_std[:size],
+            noise_dof=dof,
+        )
+        lower, upper = rollouts.band(level, kind="predictive")
+        law = stats.t(dof, samples[0].numpy(), noise_std[0].numpy())
+        for end, share in ((lower, (1 - level) / 2), (upper, (1 + level) / 2)):
+            torch.testing.assert_close(end, torch.from_numpy(law.ppf(share)), rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("level", [0.5, 0.99])
+@pytest.mark.parametrize("noise_dof", [2.5, 3.0])
+def test_students_band_holds_noisy_observations_as_often_as_it_says(noise_dof, level):
+    """Observations of the draws themselves, each with its own noise: those of the mixture."""
+    noise_std = randn(20, 2, seed=1).abs() + 0.1
+    rollouts = make_rollouts(num_draws=20, noise_std=noise_std, noise_dof=noise_dof)
+    num, generator = 10_000, np.random.default_rng(0)
+    draw = torch.from_numpy(generator.integers(20, size=num))
+    noise = torch.from_numpy(generator.standard_t(noise_dof, (num, 2, 4, 2)))
+    observed = rollouts.samples[draw] + noise_std[draw][:, None, None] * noise
+    lower, upper = rollouts.band(level, kind="predictive")
+    share = ((observed >= lower) & (observed <= upper)).double().mean((0, 1, 2))
+    # eight points share the draw of an observation: its own 10,000 count alone
+    assert (share - level).abs().max() < 4 * math.sqrt(level * (1 - level) / num)
+
+
 def test_the_predictive_band_widens_by_the_noise():
     """N(0, 1) draws with N(0, s^2) noise: a band of N(0, 1 + s^2), the latent one of N(0, 1)."""
     num_draws, level = 4000, 0.9
@@ -214,30 +267,77 @@ def test_the_predictive_band_widens_by_the_noise():
     assert (predictive[0, 0] - expected).abs().max() < 2e-3
 
 
-def test_predictive_quantiles_solve_the_mixture():
+@pytest.mark.parametrize("noise_dof", DOFS)
+def test_predictive_quantiles_solve_the_mixture(noise_dof):
     """The share of the mixture below each end is the tail's; the noise differs by draw."""
-    rollouts = make_rollouts(num_draws=20, noise_std=randn(20, 2, seed=1).abs() + 0.1)
+    noise_std = randn(20, 2, seed=1).abs() + 0.1
+    rollouts = make_rollouts(num_draws=20, noise_std=noise_std, noise_dof=noise_dof)
+    law = stats.norm if noise_dof is None else stats.t(noise_dof)
     sigma = rollouts.noise_std[:, None, None, :]
     for end, share in zip(rollouts.band(0.8, "predictive"), (0.1, 0.9), strict=True):
-        below = torch.special.ndtr((end - rollouts.samples) / sigma).mean(0)
-        torch.testing.assert_close(below, torch.full_like(below, share), rtol=0, atol=1e-6)
+        below = law.cdf(((end - rollouts.samples) / sigma).numpy()).mean(0)
+        np.testing.assert_allclose(below, share, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["latent", "predictive"])
-def test_bands_do_not_depend_on_the_chunks(kind, monkeypatch):
-    rollouts = make_rollouts(noise_std=torch.ones(50, 2, dtype=torch.float64))
+def test_many_degrees_of_freedom_give_the_gaussian_band():
+    noise_std = randn(50, 2, seed=1).abs() + 0.1
+    gaussian = make_rollouts(noise_std=noise_std).band(0.9, "predictive")
+    student = make_rollouts(noise_std=noise_std, noise_dof=1e9).band(0.9, "predictive")
+    torch.testing.assert_close(student, gaussian, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("noise_dof", DOFS)
+def test_without_noise_the_predictive_band_is_that_of_the_draws(noise_dof):
+    """Each draw is a step of 1/50: a tail of 0.095 ends at the fifth."""
+    none = torch.zeros(50, 2, dtype=torch.float64)
+    rollouts = make_rollouts(noise_std=none, noise_dof=noise_dof)
+    lower, upper = rollouts.band(0.81, kind="predictive")
+    ordered = rollouts.samples.sort(0).values
+    torch.testing.assert_close(lower, ordered[4], rtol=0, atol=1e-6)
+    torch.testing.assert_close(upper, ordered[45], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("noise_dof", DOFS)
+def test_predictive_bands_have_the_kind_of_numbers_of_the_draws(noise_dof):
+    wide = make_rollouts(noise_std=torch.ones(50, 2, dtype=torch.float64), noise_dof=noise_dof)
+    narrow = Rollouts(
+        wide.samples.float(),
+        wide.times.float(),
+        wide.diverged,
+        noise_std=wide.noise_std.float(),
+        noise_dof=noise_dof,
+    )
+    for end, expected in zip(
+        narrow.band(kind="predictive"), wide.band(kind="predictive"), strict=True
+    ):
+        assert end.dtype == torch.float32
+        torch.testing.assert_close(end.double(), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("noise_dof", [3.0, 4.0])
+def test_students_probabilities_stay_on_the_device(noise_dof):
+    with FakeTensorMode():
+        signed = signed_probability(torch.empty(5, 3, device="cuda"), noise_dof)
+        assert signed.device.type == "cuda" and signed.shape == (5, 3)
+
+
+@every_kind
+def test_bands_do_not_depend_on_the_chunks(kind, noise_dof, monkeypatch):
+    noise_std = torch.ones(50, 2, dtype=torch.float64)
+    rollouts = make_rollouts(noise_std=noise_std, noise_dof=noise_dof)
     whole = rollouts.band(kind=kind)
     monkeypatch.setattr(statistics, "CHUNK_ELEMENTS", 300)
     for end, again in zip(whole, rollouts.band(kind=kind), strict=True):
         assert torch.equal(end, again)
 
 
-@pytest.mark.parametrize("kind", ["latent", "predictive"])
-def test_diverged_draws_are_left_out(kind):
+@every_kind
+def test_diverged_draws_are_left_out(kind, noise_dof):
     noise_std = 0.3 + randn(50, 2, seed=3).abs()
-    rollouts = make_rollouts(noise_std=noise_std)
+    noise = {"noise_std": noise_std, "noise_dof": noise_dof}
+    rollouts = make_rollouts(**noise)
     lost = {(0, 0): 1, (7, 0): 3, (7, 1): 0}
-    partial = with_diverged(rollouts, lost, noise_std=noise_std)
+    partial = with_diverged(rollouts, lost, **noise)
     for n, left in [
         (0, [s for s in range(50) if s not in (0, 7)]),
         (1, [*range(7), *range(8, 50)]),
@@ -247,6 +347,7 @@ def test_diverged_draws_are_left_out(kind):
             rollouts.times,
             rollouts.diverged[left, n : n + 1],
             noise_std=noise_std[left],
+            noise_dof=noise_dof,
         )
         torch.testing.assert_close(partial.mean[n], kept.mean[0])
         torch.testing.assert_close(partial.std[n], kept.std[0])
@@ -254,10 +355,11 @@ def test_diverged_draws_are_left_out(kind):
             torch.testing.assert_close(end[n], expected[0])
 
 
-def test_where_all_draws_diverged_there_is_no_mean():
-    rollouts = make_rollouts(num_draws=3, noise_std=torch.ones(3, 2, dtype=torch.float64))
+@pytest.mark.parametrize("noise_dof", DOFS)
+def test_where_all_draws_diverged_there_is_no_mean(noise_dof):
+    noise = {"noise_std": torch.ones(3, 2, dtype=torch.float64), "noise_dof": noise_dof}
     lost = {(s, 1): 2 for s in range(3)}
-    partial = with_diverged(rollouts, lost, noise_std=rollouts.noise_std)
+    partial = with_diverged(make_rollouts(num_draws=3), lost, **noise)
     for value in (partial.mean, partial.std, *partial.band(), *partial.band(kind="predictive")):
         assert value[1].isnan().all() and value[0].isfinite().all()
 
@@ -337,7 +439,7 @@ def test_names_by_default_and_units():
     assert rollouts.units == {"angle": "rad"}
 
 
-def full_rollouts(dtype=torch.float64) -> Rollouts:
+def full_rollouts(dtype=torch.float64, noise_dof=None) -> Rollouts:
     rollouts = make_rollouts(num_draws=5, num_times=3)
     return Rollouts(
         rollouts.samples.to(dtype),
@@ -348,6 +450,7 @@ def full_rollouts(dtype=torch.float64) -> Rollouts:
         names=("angle", "p"),
         units={"angle": "rad", "time": "days", "energy": "J"},
         seed=17,
+        noise_dof=noise_dof,
     )
 
 
@@ -380,6 +483,38 @@ def test_a_file_gives_the_same_rollouts_back(tmp_path, dtype):
     for kind in ("latent", "predictive"):
         assert torch.equal(again.band(kind=kind)[0], rollouts.band(kind=kind)[0])
     assert (again.names, again.units, again.seed) == (rollouts.names, rollouts.units, 17)
+
+
+@pytest.mark.parametrize("noise_dof", [4, 3.5, None])
+def test_the_law_of_the_noise_is_kept(tmp_path, noise_dof):
+    rollouts = full_rollouts(noise_dof=noise_dof)
+    rollouts.to_netcdf(tmp_path / "rollouts.nc")
+    for again in (
+        Rollouts.from_xarray(rollouts.to_xarray()),
+        Rollouts.from_netcdf(tmp_path / "rollouts.nc"),
+    ):
+        assert again.noise_dof == noise_dof and type(again.noise_dof) is type(rollouts.noise_dof)
+        band, expected = again.band(kind="predictive"), rollouts.band(kind="predictive")
+        assert torch.equal(torch.stack(band), torch.stack(expected))
+    assert ("noise_dof" in rollouts.to_xarray().attrs) == (noise_dof is not None)
+
+
+def test_a_path_that_cannot_be_written_is_named(tmp_path):
+    rollouts = full_rollouts()
+    for path, message in [
+        (tmp_path, "path: expected a file to write, got the folder"),
+        (tmp_path / "nowhere" / "rollouts.nc", "path: the folder '.*nowhere' does not exist"),
+        (tmp_path / ("x" * 300), "path: cannot write '.*': File name too long"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            rollouts.to_netcdf(path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_written_over(tmp_path):
+    make_rollouts().to_netcdf(tmp_path / "rollouts.nc")
+    full_rollouts().to_netcdf(tmp_path / "rollouts.nc")
+    assert Rollouts.from_netcdf(tmp_path / "rollouts.nc").seed == 17
 
 
 @pytest.mark.parametrize("unit", ["days", "years", "days since 1900-01-01"])
@@ -434,6 +569,9 @@ def test_another_file_is_refused(tmp_path):
         ({"energies": torch.zeros(2, 1, 2)}, r"energies: expected shape \(2, 1, 3\)"),
         ({"noise_std": torch.zeros(1, 2)}, r"noise_std: expected shape \(2, 2\)"),
         ({"noise_std": -torch.ones(2, 2)}, "noise_std: expected standard deviations"),
+        ({"noise_dof": 0}, "noise_dof: expected a positive number or None, got 0"),
+        ({"noise_dof": math.nan}, "noise_dof: expected a positive number or None, got nan"),
+        ({"noise_dof": math.inf}, "noise_dof: expected a positive number or None, got inf"),
         ({"samples": torch.full((2, 1, 3, 2), math.nan)}, "draw 0 of trajectory 0"),
         ({"names": ("q",)}, "names: expected 2"),
         ({"names": ("q", "q")}, "names: expected distinct"),

@@ -37,6 +37,8 @@ FIRST_WINDOW = 3.0
 LAST_WINDOW = 40.0
 """Windows grow to whole trajectories or to this duration: beyond six oscillations joined windows
 find the same path in parallel."""
+WHOLE_ITERATIONS = 20
+"""Steps on whole trajectories: where jumps are needed, only windows with jumps converge."""
 OSCILLATION = 2.0 * math.pi
 """Duration of the windows between which the model's discrepancy is measured."""
 EVIDENCE_WINDOW, EVIDENCE_STEP, EVIDENCE_ROWS = 12.0, 0.5, 6000
@@ -129,7 +131,7 @@ class Search:
             self.windows = Windows.of_duration(self.nodes, self.duration)
             self.defect_std = 0.0 if self.windows.joined else defect
             if whole:
-                self.solve("following whole trajectories", 0.05)
+                self.solve("following whole trajectories", 0.05, WHOLE_ITERATIONS)
             else:
                 self.solve("lengthening windows", 0.5, max_iterations=5)
             if duration > FIRST_WINDOW and bool((self.noise_std > WORSE * before.noise_std).any()):

@@ -111,6 +111,7 @@ def single(rollouts: Rollouts, trajectory: int) -> Rollouts:
             rollouts.times,
             rollouts.diverged[:, [trajectory]],
             noise_std=rollouts.noise_std,
+            noise_dof=rollouts.noise_dof,
             names=rollouts.names,
             units=rollouts.units,
             seed=rollouts.seed,

@@ -25,6 +25,7 @@ from sympgp.posterior.diagnostics import Diagnostics
 from sympgp.posterior.posterior import Posterior
 from sympgp.posterior.states import WindowStates
 from sympgp.trajectories import Trajectories
+from sympgp.trajectories.paths import check_writable
 
 FORMAT = "sympgp posterior 2"
 DISSIPATIONS: dict[str, type[Dissipation]] = {"Conservative": Conservative, "Friction": Friction}
@@ -142,24 +143,3 @@ def _from_content(content: dict[str, Any]) -> Posterior:
         content["counterfactual"],
         content["conditioned"],
     )
-
-
-def check_writable(path: str | PathLike[str]) -> None:
-    """Refuse an output path that could not be written, before any computing starts.
-
-    Raises:
-        ValueError: its folder does not exist, it is a folder, or it may not be written.
-    """
-    target = Path(path)
-    try:
-        if target.is_dir():
-            raise ValueError(f"path: expected a file to write, got the folder {fspath(path)!r}")
-        if not target.parent.is_dir():
-            raise ValueError(f"path: the folder {fspath(target.parent)!r} does not exist")
-        existed = target.exists()
-        with target.open("ab"):
-            pass
-    except OSError as error:
-        raise ValueError(f"path: cannot write {fspath(path)!r}: {error.strerror}") from error
-    if not existed:
-        target.unlink()

@@ -45,8 +45,9 @@ def to_dataset(rollouts: Rollouts) -> Dataset:
         },
         attrs={"title": "rollouts of a learned vector field", "seed": rollouts.seed},
     )
-    if rollouts.solver_error is not None:
-        dataset.attrs["solver_error"] = rollouts.solver_error
+    for name in ("solver_error", "noise_dof"):
+        if (value := getattr(rollouts, name)) is not None:
+            dataset.attrs[name] = value
     for name in ("time", "energy"):
         if name in units and name in dataset:
             dataset[name].attrs["units"] = units[name]
@@ -78,6 +79,7 @@ def from_dataset(dataset: Dataset) -> Rollouts:
     for name in ("time", "energy"):
         if name in dataset and "units" in dataset[name].attrs:
             units[name] = str(dataset[name].attrs["units"])
+    dof = dataset.attrs.get("noise_dof")
     rollouts = Rollouts(
         samples=values["state"],
         times=torch.from_numpy(np.array(dataset["time"])),
@@ -87,6 +89,7 @@ def from_dataset(dataset: Dataset) -> Rollouts:
         names=names,
         units=units,
         seed=int(dataset.attrs.get("seed", 0)),
+        noise_dof=None if dof is None else float(dof),
     )
     if "solver_error" in dataset.attrs:
         rollouts.solver_error = float(dataset.attrs["solver_error"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
@@ -14,6 +15,7 @@ from torch import Tensor
 from sympgp.integrators import DivergenceWarning
 from sympgp.rollouts.statistics import kept_mean, kept_quantiles, kept_std
 from sympgp.trajectories.checks import check_names
+from sympgp.trajectories.paths import check_writable
 
 if TYPE_CHECKING:
     from xarray import Dataset
@@ -37,16 +39,19 @@ class Rollouts:
         diverged: (S, N), which draws of which trajectories diverged.
         energies: a function from states (S, N, T, D) to energies (S, N, T), or the energies, or
             None for a field without an energy.
-        noise_std: (S, D) standard deviation of the observation noise of each draw, or None where
-            it is not known.
+        noise_std: (S, D) scale of the observation noise of each draw, its standard deviation where
+            it is Gaussian; None where it is not known.
         names: names of the D coordinates; by default q, p or q1..qn, p1..pn.
         units: name -> unit of coordinates, "time" and "energy"; other names are dropped.
         seed: the seed that the draws were made with, for the record.
+        noise_dof: degrees of freedom of Student's t noise, ``y = x + noise_std t``; None for
+            Gaussian noise.
         solver_error: error of the solver in units of the draws' standard deviation, where known.
 
     Raises:
         ValueError: shapes that do not fit together; states that are not finite although their
-            draw is not marked as diverged; names that repeat or do not fit.
+            draw is not marked as diverged; names that repeat or do not fit; degrees of freedom
+            that are not positive.
 
     Example:
         >>> samples = torch.randn(200, 3, 5, 2, generator=torch.Generator().manual_seed(0))
@@ -65,6 +70,7 @@ class Rollouts:
     names: tuple[str, ...]
     units: dict[str, str]
     seed: int
+    noise_dof: float | None
     solver_error: float | None
 
     def __init__(
@@ -77,12 +83,17 @@ class Rollouts:
         names: Sequence[str] | None = None,
         units: Mapping[str, str] | None = None,
         seed: int = 0,
+        *,
+        noise_dof: float | int | None = None,
     ) -> None:
         _check_shapes(samples, times, diverged, energies, noise_std)
+        if noise_dof is not None and not 0 < noise_dof < math.inf:
+            raise ValueError(f"noise_dof: expected a positive number or None, got {noise_dof!r}")
         finite = samples.isfinite().all(-1)
         _check_finite(finite, diverged)
         self.samples, self.times, self.diverged = samples, times, diverged
         self.energies, self.noise_std, self.seed = energies, noise_std, seed
+        self.noise_dof = None if noise_dof is None else float(noise_dof)
         self.solver_error = None
         self.names = check_names(names, samples.shape[-1], "names")
         known = (*self.names, "time", "energy")
@@ -124,7 +135,8 @@ class Rollouts:
         Args:
             level: probability inside the band, in (0, 1).
             kind: "latent" for the true state; "predictive" for an observation of it: the mixture
-                over draws of Gaussians with each draw's ``noise_std``.
+                over draws of Gaussians about each draw with its ``noise_std``, or of Student's t
+                where ``noise_dof`` is given.
 
         Returns:
             The lower and the upper end, (N, T, D) each.
@@ -143,7 +155,7 @@ class Rollouts:
                 raise ValueError("kind: a predictive band needs noise_std, which is not known here")
             noise_std = self.noise_std
         tails = (0.5 - 0.5 * level, 0.5 + 0.5 * level)
-        ends = kept_quantiles(self.samples, self.diverged, tails, noise_std)
+        ends = kept_quantiles(self.samples, self.diverged, tails, noise_std, self.noise_dof)
         return ends[0], ends[1]
 
     def energy(self) -> Float[Tensor, "draws trajectories time"]:
@@ -168,7 +180,8 @@ class Rollouts:
         """Dataset with dims draw, trajectory, time, coordinate.
 
         Variables: ``state``, ``diverged`` and, where known, ``energy`` and ``noise_std``; units
-        are attributes of ``time``, ``coordinate`` (one for each) and ``energy``.
+        are attributes of ``time``, ``coordinate`` (one for each) and ``energy``; the seed, the
+        solver's error and ``noise_dof`` are attributes of the dataset.
         """
         from sympgp.rollouts.dataset import to_dataset
 
@@ -186,7 +199,12 @@ class Rollouts:
         return from_dataset(dataset)
 
     def to_netcdf(self, path: str | PathLike[str]) -> None:
-        """Write the dataset of :meth:`to_xarray` to a NetCDF file."""
+        """Write the dataset of :meth:`to_xarray` to a NetCDF file.
+
+        Raises:
+            ValueError: the folder does not exist or the file cannot be written.
+        """
+        check_writable(path)
         self.to_xarray().to_netcdf(path, engine="h5netcdf")
 
     @classmethod

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from sympgp.rollouts.student_t import signed_probability, standard_quantile
+
 CHUNK_ELEMENTS = 2_000_000
 """Numbers worked on at a time (16 MB in float64, and a few times that for temporaries)."""
 
@@ -41,8 +43,11 @@ def kept_quantiles(
     diverged: Bool[Tensor, "draws trajectories"],
     probabilities: tuple[float, ...],
     noise_std: Float[Tensor, "draws dim"] | None = None,
+    noise_dof: float | None = None,
 ) -> list[Float[Tensor, "trajectories time dim"]]:
     """Quantiles over the draws left, of the states or of noisy observations of them.
+
+    Noise is Student's t with ``noise_dof`` degrees of freedom, or Gaussian where this is None.
 
     Ranks of states are ``(S + 1) p`` (Weibull's plotting position), with which the band between two
     quantiles holds one more exchangeable draw with exactly the probability asked for; the
@@ -59,7 +64,8 @@ def kept_quantiles(
         if noise_std is None:
             chunks.append(_quantiles(values, out, probabilities))
         else:
-            chunks.append([_mixture_quantile(values, out, noise_std, p) for p in probabilities])
+            mixture = (values, out, noise_std, noise_dof)
+            chunks.append([_mixture_quantile(*mixture, p) for p in probabilities])
     return [torch.cat(parts).view(samples.shape[1:]) for parts in zip(*chunks, strict=True)]
 
 
@@ -90,23 +96,35 @@ def _mixture_quantile(
     values: Float[Tensor, "draws points dim"],
     left_out: Bool[Tensor, "draws points"],
     noise_std: Float[Tensor, "draws dim"],
+    noise_dof: float | None,
     probability: float,
 ) -> Float[Tensor, "points dim"]:
-    """Quantile of the mixture of N(values, noise_std^2) over the draws left, by bisection.
+    """Quantile of the mixture of ``values + noise_std e`` over the draws left, by bisection.
 
-    It lies between the smallest and the largest quantile of the single Gaussians.
+    It lies between the smallest and the largest quantile of the single draws.
     """
     out = left_out.unsqueeze(-1)
     sigma = noise_std.unsqueeze(1).clamp(min=torch.finfo(values.dtype).tiny ** 0.5)
-    z = math.sqrt(2.0) * torch.erfinv(torch.tensor(2 * probability - 1, dtype=torch.float64)).item()
-    own = torch.add(values, sigma, alpha=z)
+    # erf has the scale sqrt(2)
+    unit = math.sqrt(0.5) if noise_dof is None else 1.0
+    own = torch.add(values, sigma, alpha=_noise_quantile(probability, noise_dof))
     low, high = own.masked_fill(out, math.inf).amin(0), own.masked_fill(out, -math.inf).amax(0)
-    # erf(0) = 0: draws left out add nothing to the sum
-    inverse = (math.sqrt(0.5) / sigma).expand_as(values).masked_fill(out, 0.0)
+    # 2 F(0) - 1 = 0: draws left out add nothing to the sum
+    inverse = (unit / sigma).expand_as(values).masked_fill(out, 0.0)
     centers = values.masked_fill(out, 0.0)
     target = (2 * probability - 1) * out.logical_not().sum(0)
     for _ in range(BISECTIONS):
         middle = 0.5 * (low + high)
-        below = torch.sub(middle, centers).mul_(inverse).erf_().sum(0) < target
+        ratio = torch.sub(middle, centers).mul_(inverse)
+        signed = ratio.erf_() if noise_dof is None else signed_probability(ratio, noise_dof)
+        below = signed.sum(0) < target
         low, high = torch.where(below, middle, low), torch.where(below, high, middle)
     return 0.5 * (low + high)
+
+
+def _noise_quantile(probability: float, dof: float | None) -> float:
+    """Of noise of scale one."""
+    if dof is not None:
+        return standard_quantile(probability, dof)
+    signed = torch.tensor(2 * probability - 1, dtype=torch.float64)
+    return math.sqrt(2.0) * torch.erfinv(signed).item()

@@ -1,110 +1,13 @@
-"""How good predicted trajectories are, and how honest their bands.
-
-Every function compares with a truth of shape (N, T, 2n) at the prediction's times, leaves out
-entries where the truth is NaN, and returns a tensor: one number, or one per trajectory or channel
-where asked. Draws that diverged are left out of their trajectory.
-"""
+"""Scores of predicted distributions."""
 
 import math
-from collections.abc import Callable
-from typing import Protocol, runtime_checkable
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from sympgp.trajectories import ArrayLike, as_tensor
-
-
-@runtime_checkable
-class Draws(Protocol):
-    """What the metrics use of ``Rollouts``."""
-
-    @property
-    def samples(self) -> Tensor:
-        """Draws (S, N, T, 2n)."""
-
-    @property
-    def diverged(self) -> Tensor:
-        """Which draws diverged, (S, N)."""
-
-    @property
-    def mean(self) -> Tensor:
-        """Mean of the draws that did not diverge, (N, T, 2n)."""
-
-    @property
-    def noise_std(self) -> Tensor | None:
-        """Observation noise of each draw, (S, 2n)."""
-
-    def band(self, level: float = 0.9, kind: str = "latent") -> tuple[Tensor, Tensor]:
-        """Lower and upper edge of the central band, (N, T, 2n) each."""
-
-
-def trajectory_mse(
-    prediction: Draws | ArrayLike, truth: ArrayLike, *, per_trajectory: bool = False
-) -> Float[Tensor, "..."]:
-    """Mean over trajectories and times of the squared error summed over coordinates.
-
-        sum_d mean_(i,t) (prediction_itd - truth_itd)^2
-
-    The mean of each coordinate d is over its observed entries; a coordinate that is nowhere
-    observed adds nothing. The start is included.
-
-    Args:
-        prediction: Rollouts, of which the mean over draws is taken, or states (N, T, 2n).
-        truth: (N, T, 2n), NaN where unknown; (T, 2n) is taken for one trajectory.
-        per_trajectory: Return (N,), the mean over times of each trajectory, NaN for one without
-            any observed entry.
-
-    Raises:
-        ValueError: If shapes differ or the truth is NaN everywhere.
-
-    Example:
-        >>> trajectory_mse([[[1.0, 0.0], [0.0, 0.0]]], [[[0.0, 2.0], [0.0, 0.0]]])
-        tensor(2.5000, dtype=torch.float64)
-    """
-    states, known = _pair(prediction, truth)
-    observed = ~known.isnan()
-    dims = (1,) if per_trajectory else (0, 1)
-    means = _mean((states - known) ** 2, observed, dims)
-    total = means.masked_fill(~observed.any(dim=dims), 0.0).sum(-1)
-    return total.masked_fill(~observed.any(dim=(*dims, -1)), torch.nan)
-
-
-def energy_mse(
-    prediction: Draws | ArrayLike,
-    truth: ArrayLike,
-    hamiltonian: Callable[[Tensor], Tensor],
-    *,
-    per_trajectory: bool = False,
-) -> Float[Tensor, "..."]:
-    """Mean squared difference of the true Hamiltonian along prediction and truth.
-
-        mean_(i,t) (H(prediction_it) - H(truth_it))^2
-
-    over the points where every coordinate of the truth is known, the start included.
-
-    Args:
-        prediction: Rollouts, of which the mean over draws is taken, or states (N, T, 2n).
-        truth: (N, T, 2n), NaN where unknown; (T, 2n) is taken for one trajectory.
-        hamiltonian: The true H, from states (..., 2n) to (...,).
-        per_trajectory: Return (N,), the mean over times of each trajectory.
-
-    Raises:
-        ValueError: If shapes differ or no point of the truth is known.
-
-    Example:
-        >>> from sympgp.systems import HarmonicOscillator
-        >>> energy_mse([[2.0, 0.0]], [[0.0, 2.0]], HarmonicOscillator().hamiltonian)
-        tensor(0., dtype=torch.float64)
-    """
-    states, known = _pair(prediction, truth)
-    complete = ~known.isnan().any(-1)
-    if not complete.any():
-        raise ValueError("truth: expected a point at which every coordinate is known, got none")
-    errors = (hamiltonian(states) - hamiltonian(known)) ** 2
-    return _mean(errors, complete, (1,) if per_trajectory else (0, 1))
+from sympgp.metrics.draws import Draws, masked_mean, truth_like
+from sympgp.trajectories import ArrayLike
 
 
 def coverage(
@@ -135,7 +38,7 @@ def coverage(
     """
     _check_kind(kind)
     lower, upper = rollouts.band(level=level, kind=kind)
-    known = _scored(_truth(truth, lower), include_start)
+    known = _scored(truth_like(truth, lower), include_start)
     first = lower.shape[1] - known.shape[1]
     inside = (lower[:, first:] <= known) & (known <= upper[:, first:])
     return _reduce(inside.to(lower.dtype), known, per_channel)
@@ -165,7 +68,8 @@ def crps(
     Args:
         rollouts: Draws of N trajectories.
         truth: (N, T, 2n), NaN where unknown; (T, 2n) is taken for one trajectory.
-        kind: ``"predictive"`` adds to each draw observation noise of its own level.
+        kind: ``"predictive"`` adds to each draw observation noise of its own level, of Student's t
+            where the rollouts say so.
         per_channel: Return the score of each channel, (2n,).
         include_start: Count the first time too, see ``coverage``.
         seed: Seed of the observation noise.
@@ -179,9 +83,7 @@ def crps(
     """
     draws, known = _draws(rollouts, truth, include_start)
     if _check_kind(kind) == "predictive":
-        generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn(draws.shape, generator=generator, dtype=draws.dtype).to(draws.device)
-        draws = draws + _noise_std(rollouts) * noise
+        draws = draws + _noise_std(rollouts) * _standard_noise(draws, _noise_dof(rollouts), seed)
     # NaN, of diverged draws, is sorted last and gets no weight; ranks count from 1.
     errors = (draws - known).sort(dim=0).values
     count = (~errors.isnan()).sum(0)
@@ -206,7 +108,8 @@ def nlpd(
     - ``kind="latent"``: the Gaussian with the mean and the (unbiased) variance of the draws, since
       draws alone have no density;
     - ``kind="predictive"``: the model's own mixture over draws,
-      ``p(y) = mean_s N(y; x_s, noise_std_s^2)``.
+      ``p(y) = mean_s N(y; x_s, noise_std_s^2)``, of Student's t about ``x_s`` with the scale
+      ``noise_std_s`` where the rollouts have ``noise_dof``.
 
     Args:
         rollouts: Draws of N trajectories.
@@ -226,16 +129,34 @@ def nlpd(
     draws, known = _draws(rollouts, truth, include_start)
     valid = ~draws.isnan()
     if _check_kind(kind) == "predictive":
-        logs = _normal_log_density(known - draws, _noise_std(rollouts))
+        logs = _log_density(known - draws, _noise_std(rollouts), _noise_dof(rollouts))
         logs = logs.masked_fill(~valid, -math.inf)
         return _reduce(valid.sum(0).log() - logs.logsumexp(0), known, per_channel)
     mean = draws.nanmean(0)
     variance = ((draws - mean) ** 2).nansum(0) / (valid.sum(0) - 1)
-    return _reduce(-_normal_log_density(known - mean, variance.sqrt()), known, per_channel)
+    return _reduce(-_log_density(known - mean, variance.sqrt()), known, per_channel)
 
 
-def _normal_log_density(residual: Tensor, std: Tensor) -> Tensor:
-    return -0.5 * math.log(2 * math.pi) - std.log() - 0.5 * (residual / std) ** 2
+def _log_density(residual: Tensor, scale: Tensor, dof: float | None = None) -> Tensor:
+    """Of Student's t, or of a Gaussian where there are no degrees of freedom."""
+    squares = (residual / scale) ** 2
+    if dof is None:
+        return -0.5 * math.log(2 * math.pi) - scale.log() - 0.5 * squares
+    constant = math.lgamma(0.5 * dof + 0.5) - math.lgamma(0.5 * dof)
+    constant -= 0.5 * math.log(math.pi * dof)
+    return constant - scale.log() - 0.5 * (dof + 1) * torch.log1p(squares / dof)
+
+
+def _standard_noise(like: Tensor, dof: float | None, seed: int) -> Tensor:
+    """Noise of scale one from a CPU generator, so that devices agree."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(like.shape, generator=generator, dtype=like.dtype)
+    if dof is not None:
+        # What torch.distributions.StudentT draws with; the distribution itself takes no generator.
+        half = torch.full(like.shape, 0.5 * dof, dtype=torch.float64)
+        mean_square = torch._standard_gamma(half, generator=generator) / (0.5 * dof)
+        noise = noise / mean_square.sqrt().to(noise)
+    return noise.to(like.device)
 
 
 def _check_kind(kind: str) -> str:
@@ -252,29 +173,9 @@ def _noise_std(rollouts: Draws) -> Float[Tensor, "draws 1 1 dim"]:
     return rollouts.noise_std[:, None, None]
 
 
-def _pair(prediction: Draws | ArrayLike, truth: ArrayLike) -> tuple[Tensor, Tensor]:
-    """Return predicted and true states (N, T, 2n)."""
-    if isinstance(prediction, Tensor | np.ndarray | list | tuple):
-        states = as_tensor(prediction, "prediction")
-        states = states[None] if states.ndim == 2 else states
-        if states.ndim != 3:
-            raise ValueError(f"prediction: expected shape (N, T, 2n), got {tuple(states.shape)}")
-    else:
-        states = prediction.mean
-    return states, _truth(truth, states)
-
-
-def _truth(truth: ArrayLike, like: Float[Tensor, "n time dim"]) -> Float[Tensor, "n time dim"]:
-    known = as_tensor(truth, "truth", like.dtype, like.device)
-    known = known[None] if known.ndim == 2 else known
-    if known.shape != like.shape:
-        raise ValueError(
-            f"truth: expected shape {tuple(like.shape)} as of the prediction, "
-            f"got {tuple(known.shape)}"
-        )
-    if known.isnan().all():
-        raise ValueError("truth: expected a known entry, got only NaN")
-    return known
+def _noise_dof(rollouts: Draws) -> float | None:
+    # Draws of others, whose noise is Gaussian, may not say so.
+    return getattr(rollouts, "noise_dof", None)
 
 
 def _scored(known: Float[Tensor, "n time dim"], include_start: bool) -> Tensor:
@@ -293,15 +194,10 @@ def _draws(rollouts: Draws, truth: ArrayLike, include_start: bool) -> tuple[Tens
     samples = rollouts.samples
     if len(samples) < 2:
         raise ValueError("rollouts: expected at least two draws, got one")
-    known = _scored(_truth(truth, samples[0]), include_start)
+    known = _scored(truth_like(truth, samples[0]), include_start)
     samples = samples[:, :, samples.shape[2] - known.shape[1] :]
     return samples.masked_fill(rollouts.diverged[:, :, None, None], torch.nan), known
 
 
 def _reduce(values: Tensor, known: Tensor, per_channel: bool) -> Tensor:
-    return _mean(values, ~known.isnan(), (0, 1) if per_channel else (0, 1, 2))
-
-
-def _mean(values: Tensor, keep: Bool[Tensor, "..."], dims: tuple[int, ...]) -> Tensor:
-    """Mean of the values to keep; NaN where there are none."""
-    return values.where(keep, torch.zeros_like(values)).sum(dims) / keep.sum(dims)
+    return masked_mean(values, ~known.isnan(), (0, 1) if per_channel else (0, 1, 2))
