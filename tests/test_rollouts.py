@@ -360,7 +360,13 @@ def test_where_all_draws_diverged_there_is_no_mean(noise_dof):
     noise = {"noise_std": torch.ones(3, 2, dtype=torch.float64), "noise_dof": noise_dof}
     lost = {(s, 1): 2 for s in range(3)}
     partial = with_diverged(make_rollouts(num_draws=3), lost, **noise)
-    for value in (partial.mean, partial.std, *partial.band(), *partial.band(kind="predictive")):
+    for value in (
+        partial.mean,
+        partial.median,
+        partial.std,
+        *partial.band(),
+        *partial.band(kind="predictive"),
+    ):
         assert value[1].isnan().all() and value[0].isfinite().all()
 
 
@@ -378,6 +384,14 @@ def test_divergence_is_reported_once_with_its_place_and_time():
     assert "2 of trajectory 0 (the first at t = 1.5)" in message
     assert "1 of trajectory 2 (the first at t = 0.5)" in message
     assert "trajectory 1" not in message
+
+
+def test_the_median_is_that_of_the_draws_left():
+    rollouts = with_diverged(make_rollouts(num_draws=8), {(3, 0): 1})
+    kept = [s for s in range(8) if s != 3]
+    torch.testing.assert_close(rollouts.median[0], rollouts.samples[kept, 0].median(0).values)
+    both = rollouts.samples[:, 1].sort(0).values[3:5].mean(0)
+    torch.testing.assert_close(rollouts.median[1], both)
 
 
 def test_a_single_draw_has_a_mean_and_no_spread():

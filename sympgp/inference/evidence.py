@@ -115,7 +115,7 @@ class FrozenModel:
         theta: Float[Tensor, " own"],
         precision: Float[Tensor, " dim"],
     ) -> tuple[Float[Tensor, ""], Float[Tensor, " params"]]:
-        """Log evidence (up to a constant) of a basis, and the posterior mean of [w, rho].
+        """Log evidence of a basis, up to what does not depend on it, and the mean of [w, rho].
 
         ``precision`` (D,) weighs a squared residual of each channel, one over its noise variance.
         ``rho`` enters as a deviation from its present value, about which the field is linear.
@@ -133,8 +133,6 @@ class FrozenModel:
         factor = torch.linalg.cholesky(white)
         solved = torch.linalg.solve_triangular(factor, (stddev * right).unsqueeze(-1), upper=False)
         evidence = 0.5 * (solved**2).sum() - factor.diagonal().log().sum()
-        # Terms of the shift by the prior mean of rho that do not depend on the basis are dropped.
-        evidence = evidence + centre @ right + 0.5 * centre @ (gram @ centre)
         mean = stddev * torch.linalg.solve_triangular(factor.mT, solved, upper=True).squeeze(-1)
         return evidence, mean
 
@@ -176,10 +174,15 @@ def unpack(priors: dict[str, LogNormal], log: Tensor) -> Hyperparameters:
 def log_prior(priors: dict[str, LogNormal], log: Tensor) -> Tensor:
     """Log density of the logarithms under their normal priors, up to a constant."""
     centre = pack(priors, {name: prior.median for name, prior in priors.items()})
-    spread = torch.cat(
-        [torch.full_like(p.median.reshape(-1), p.log_stddev) for p in priors.values()]
+    precision = torch.as_tensor(prior_precision(priors)).to(log)
+    return -0.5 * (precision * (log - centre) ** 2).sum()
+
+
+def prior_precision(priors: dict[str, LogNormal]) -> np.ndarray:
+    """Inverse variances of the logarithms under their priors, (K,)."""
+    return np.concatenate(
+        [np.full(prior.median.numel(), prior.log_stddev**-2.0) for prior in priors.values()]
     )
-    return -0.5 * (((log - centre) / spread) ** 2).sum()
 
 
 def optimise_hyperparameters(
@@ -189,8 +192,13 @@ def optimise_hyperparameters(
     start: Hyperparameters,
     max_evaluations: int = 40,
     curvature: bool = False,
+    share: float = 1.0,
 ) -> HyperPosterior:
-    """Maximise evidence plus log hyperprior; the Hessian by differences of the gradient."""
+    """Maximise evidence plus log hyperprior; the Hessian by differences of the gradient.
+
+    The evidence may be that of a ``share`` of the data; its curvature is then that much less than
+    what all of them have.
+    """
     first = pack(priors, start)
 
     def objective(values: np.ndarray) -> tuple[float, np.ndarray]:
@@ -214,7 +222,9 @@ def optimise_hyperparameters(
         return HyperPosterior(priors, mean, torch.zeros(size, size).to(mean))
     hessian = np.stack([objective(found.x + row)[1] for row in SHIFT * np.eye(size)])
     hessian = (hessian - objective(found.x)[1]) / SHIFT
+    prior = prior_precision(priors)
+    hessian = (hessian - np.diag(prior)) / share + np.diag(prior)
     values, vectors = np.linalg.eigh(0.5 * (hessian + hessian.T))
-    floor = min(1.0 / p.log_stddev**2 for p in priors.values())
+    floor = float(prior.min())
     inverse = (vectors / np.maximum(values, floor)) @ vectors.T
     return HyperPosterior(priors, mean, torch.as_tensor(inverse).to(mean))

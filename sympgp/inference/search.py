@@ -196,6 +196,7 @@ class Search:
             priors,
             start,
             curvature=curvature,
+            share=float(model.weights.sum() / self.nodes.weights.sum()),
         )
         basis = energy.basis(found.hyperparameters(found.mean))
         self.change_field(model, HamiltonianField(basis, self.field.dissipation))

@@ -125,6 +125,14 @@ class Rollouts:
         """
         return kept_std(self.samples, self.diverged)
 
+    @property
+    def median(self) -> Float[Tensor, "trajectories time dim"]:
+        """Median over the draws that did not diverge, (N, T, D): the path of a typical draw.
+
+        Where a few draws leave for far away, it stays where most are, unlike the mean.
+        """
+        return kept_quantiles(self.samples, self.diverged, (0.5,))[0]
+
     def band(
         self, level: float = 0.9, kind: str = "latent"
     ) -> tuple[Float[Tensor, "trajectories time dim"], Float[Tensor, "trajectories time dim"]]:
