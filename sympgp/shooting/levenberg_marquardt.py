@@ -300,13 +300,14 @@ def _stagnates(totals: list[float], tolerance: float) -> bool:
 def accelerated(change: Float[Tensor, " dim"], before: Float[Tensor, " dim"]) -> Tensor:
     """Change of the noise's logarithm with the rest of its geometric series, at most fivefold.
 
-    Successive changes of the fixed point shrink by a nearly constant ratio, or swing to and fro;
-    the sum of all to come is ``change / (1 - ratio)`` (Aitken's extrapolation). Large changes and
-    growing ones are left alone.
+    Successive changes of the fixed point shrink by a nearly constant ratio; where they do, the
+    sum of all to come is known (Aitken's extrapolation). Changes that swing to and fro are halved,
+    large and growing ones are left alone.
     """
     ratio = (change / before).nan_to_num(0.0)
-    steady = (ratio < 1.0) & (change.abs() < 0.1)
-    return torch.where(steady, change / (1.0 - ratio.clamp(-3.0, 0.8)), change)
+    steady = (ratio > 0.0) & (ratio < 1.0) & (change.abs() < 0.1)
+    onward = torch.where(steady, change / (1.0 - ratio).clamp(min=0.2), change)
+    return torch.where(ratio < 0.0, 0.5 * change, onward)
 
 
 def _check_finite(problem: Problem, path: Tensor, value: Tensor) -> None:
