@@ -15,7 +15,7 @@ import torch
 from click.testing import CliRunner, Result
 
 import sympgp as sg
-from sympgp.cli import parameters
+from sympgp.cli import parameters, pictures
 from sympgp.cli.program import cli
 
 COMMANDS = ("demo", "fit", "summary", "forecast", "rollout", "plot")
@@ -139,7 +139,7 @@ def test_without_dissipation_energy_is_kept(here: Path):
 def test_every_kind_of_picture_can_be_drawn(here: Path):
     done = in_process("plot", "fit.pt")
     assert done.exit_code == 0, done.output
-    kinds = ("fitted", "phase", "hamiltonian", "energy", "field")
+    kinds = ("fitted", "residuals", "phase", "hamiltonian", "field", "energy", "trajectories")
     assert done.stdout.split() == [f"{w}" for k in kinds for w in ("Wrote", f"fit-{k}.png")]
     assert all(is_picture(here / f"fit-{kind}.png") for kind in kinds)
 
@@ -155,6 +155,119 @@ def test_draws_of_a_file_can_be_drawn(here: Path):
     done = in_process("plot", "some.nc", "--band", "predictive")
     assert (made.exit_code, done.exit_code) == (0, 0), done.output
     assert is_picture(here / "some-bands.png") and is_picture(here / "some-energy.png")
+
+
+def test_netcdf_is_fitted_as_the_same_table_is(here: Path):
+    """Names and units come from the file, and noise with outliers from an option."""
+    data = sg.Trajectories.from_csv("data.csv", "angle", "velocity", units={"angle": "rad"})
+    data.to_netcdf("data.nc")
+    options = ("--features", 15, "--noise", "student-t", "--quiet")
+    columns = ("--q", "angle", "--p", "velocity", "--unit", "angle=rad")
+    first = in_process("fit", "data.nc", *options, "-o", "nc.pt")
+    second = in_process("fit", "data.csv", *columns, *options, "-o", "csv.pt")
+    assert (first.exit_code, second.exit_code) == (0, 0), first.output + second.output
+    one, other = sg.load("nc.pt"), sg.load("csv.pt")
+    assert one.names == ("angle", "velocity") and one.units == {"angle": "rad"}
+    assert torch.equal(one.noise_std, other.noise_std)
+    assert "noise is Student's t" in first.stdout
+    done = in_process("fit", "data.nc", "--sep", ";", "-o", "out.pt")
+    assert done.exit_code == 2 and "--sep: data.nc is NetCDF" in done.stderr
+
+
+def test_dialects_are_found_out_or_said(here: Path):
+    frame = sg.Trajectories.from_csv("data.csv", "angle", "velocity").to_pandas()
+    frame.to_csv("german.csv", sep=";", decimal=",", index=False)
+    frame.to_csv("tabs.txt", sep="\t", decimal=",", index=False)
+    columns = ("--q", "angle", "--p", "velocity", "--features", 15, "--quiet")
+    content = "Prüfstand\n" + (here / "german.csv").read_text(encoding="utf-8")
+    (here / "old.csv").write_text(content, encoding="cp1252")
+    runs = {
+        "german.csv": (),
+        "tabs.txt": ("--sep", "tab", "--decimal", ","),
+        "old.csv": ("--encoding", "cp1252", "--skiprows", 1),
+    }
+    stds = []
+    for file, options in runs.items():
+        done = in_process("fit", file, *columns, *options, "-o", "dialect.pt")
+        assert done.exit_code == 0, done.output
+        stds.append(sg.load("dialect.pt").noise_std)
+    assert torch.equal(stds[0], stds[1]) and torch.equal(stds[0], stds[2])
+
+
+def test_known_noise_stays_as_it_is(here: Path):
+    levels = ("--noise-std", "velocity=0.07")
+    done = in_process("fit", "data.csv", *COLUMNS, *levels, "--quiet", "-o", "known.pt")
+    assert done.exit_code == 0, done.output
+    noise = sg.load("known.pt").noise()
+    assert float(noise.mean[1]) == pytest.approx(0.07, rel=1e-9)
+    assert float(noise.stddev[1]) == 0.0 < float(noise.stddev[0])
+    done = in_process(
+        "fit", "data.csv", *COLUMNS, "--noise-std", 0.1, *levels, "--quiet", "-o", "known.pt"
+    )
+    assert done.exit_code == 0, done.output
+    assert sg.load("known.pt").noise_std.tolist() == pytest.approx([0.1, 0.07], rel=1e-9)
+
+
+def new_table() -> str:
+    """Two short recordings, their columns called otherwise, the velocity mostly missing."""
+    data = sg.systems.Pendulum(friction=0.1).simulate(2, rate=6, duration=2, noise_std=0.05, seed=8)
+    lines = ["t,run,velocity,angle"]
+    for name, t, x in zip(("a", "b"), data.times, data.states, strict=True):
+        for k, (time, (q, p)) in enumerate(zip(t.tolist(), x.tolist(), strict=True)):
+            lines.append(f"{time:.5f},{name},{'' if k % 3 else f'{p:.4f}'},{q:.4f}")
+    return "\n".join([*lines, ""])
+
+
+def test_a_forecast_of_new_data_is_that_of_the_conditioned_posterior(here: Path):
+    (here / "new.csv").write_text(new_table(), encoding="utf-8")
+    columns = ("--time", "t", "--trajectory-column", "run", "--trajectory", "b")
+    options = ("--until", 6, "--step", 0.5, "--samples", 20, "--seed", 3)
+    files = ("-o", "later.nc", "--plot", "later.png")
+    done = in_process("forecast", "fit.pt", "--data", "new.csv", *columns, *options, *files)
+    assert done.exit_code == 0, done.output
+    assert "new.csv: 2 trajectories, 26 points" in done.stdout
+    new = sg.Trajectories.from_csv("new.csv", "angle", "velocity", "t", "run")
+    written = sg.Rollouts.from_netcdf("later.nc")
+    assert float(written.times[0]) == float(new.times[1][-1])
+    again = sg.load("fit.pt").condition(new)
+    expected = again.forecast(written.times, trajectory=1, num_samples=20, seed=3)
+    assert torch.equal(written.samples, expected.samples)
+    assert written.units == {"angle": "rad", "velocity": "rad/s", "time": "s"}
+    assert is_picture(here / "later.png")
+
+
+def test_new_data_in_other_units_are_refused(here: Path):
+    text = new_table().replace("angle", "angle [deg]")
+    (here / "degrees.csv").write_text(text, encoding="utf-8")
+    columns = ("--time", "t", "--trajectory-column", "run", "--until", 6, "-o", "out.nc")
+    done = in_process("forecast", "fit.pt", "--data", "degrees.csv", *columns)
+    assert done.exit_code == 2 and not (here / "out.nc").exists()
+    assert "angle is in deg in degrees.csv, but the posterior was fitted in rad" in done.stderr
+
+
+def test_new_data_of_another_system_are_warned_about(here: Path):
+    data = sg.systems.Pendulum(mass=1.0, gravity=40.0).simulate(1, rate=6, duration=4, seed=2)
+    frame = data.to_pandas().rename(columns={"q": "angle", "p": "velocity"})
+    frame.to_csv("other.csv", index=False)
+    options = ("--data", "other.csv", "--until", 6, "-o", "other.nc")
+    done = sympgp("forecast", "fit.pt", *options, folder=here)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("Warning: the new data do not follow the learned field")
+
+
+def test_outliers_have_their_place_in_the_band_of_a_picture():
+    """What is joined for a picture keeps the law of the noise."""
+    diverged = torch.zeros(50, 1, dtype=torch.bool)
+    samples, scale = torch.zeros(50, 1, 3, 2), torch.ones(50, 2)
+    parts = [
+        sg.Rollouts(samples, torch.arange(3.0) + k, diverged, noise_std=scale, noise_dof=2.0)
+        for k in (0, 2)
+    ]
+    whole = pictures.join(*parts)
+    assert whole.noise_dof == 2.0 and len(whole.times) == 5
+    assert torch.equal(
+        whole.band(0.99, "predictive")[1][:, :3], parts[0].band(0.99, "predictive")[1]
+    )
 
 
 def test_the_summary_is_that_of_the_posterior(here: Path):
@@ -177,6 +290,15 @@ def test_several_degrees_of_freedom(here: Path):
     loaded = sg.load("two.pt")
     assert loaded.num_dof == 2 and loaded.names == ("x", "y", "px", "py")
     assert loaded.units == {"time": "s"}
+    start = ("--x0", "1,1,0,0", "--x0", "1,0.5,0,0")
+    assert in_process("rollout", "two.pt", *start, "--until", 9, "-o", "two.nc").exit_code == 0
+    for file, kinds in (("two.pt", ("pairs",)), ("two.nc", ("pairs", "trajectories", "section"))):
+        chosen = [word for kind in kinds for word in ("--kind", kind)]
+        done = in_process("plot", file, *chosen, "-o", "two.png")
+        assert done.exit_code == 0, done.output
+        names = [f"two-{kind}.png" for kind in kinds] if len(kinds) > 1 else ["two.png"]
+        assert all(is_picture(here / name) for name in names)
+    assert "section" not in in_process("plot", "two.nc").stdout
 
 
 def test_the_demo_runs_within_a_minute(tmp_path: Path):
@@ -248,17 +370,26 @@ REFUSED = [
     ((*FIT, "--device", "nowhere", "-o", "out.pt"), "cannot compute on 'nowhere'"),
     ((*FIT, "--q", "x", "-o", "out.pt"), "p: expected one column for each of the 2 of q"),
     (("fit", "data.csv", "--q", "angle", "--p", "speed", "-o", "out.pt"), "only 'trajectory', "),
+    ((*FIT, "--sep", "::", "-o", "out.pt"), "sep: expected a single character"),
+    ((*FIT, "--noise", "cauchy", "-o", "out.pt"), "'cauchy' is not one of 'gaussian', 'student-t'"),
+    ((*FIT, "--noise-std", "x=1", "-o", "out.pt"), "expected one of angle, velocity, got 'x'"),
+    ((*FIT, "--noise-std", "angle=-1", "-o", "out.pt"), "NAME=NUMBER such as angle=0.05, got"),
     (("summary", "data.csv"), "'data.csv' is not a posterior written by sympgp"),
     (("plot", "data.csv"), "not a posterior written by sympgp, and no netCDF file"),
     (("plot", "fit.pt", "-o", "out.doc"), "ends in one of .png, .pdf, .svg"),
-    (("plot", "fit.pt", "--kind", "bands"), "can be drawn as fitted, phase, hamiltonian, energy"),
-    (("plot", "fit.pt", "--kind", "trajectories"), "is not one of"),
+    (("plot", "fit.pt", "--kind", "bands"), "can be drawn as fitted, residuals, phase, "),
+    (("plot", "fit.pt", "--kind", "pairs"), "energy, trajectories, not as pairs"),
+    (("plot", "fit.pt", "--kind", "curves"), "is not one of"),
     (("plot", "fit.pt", "--dof", 1), "--dof: expected a number from 0 to 0, got 1"),
     ((*FORECAST, "--until", 3), "--until: expected a time after 5."),
     ((*FORECAST, "--until", "soon"), "expected a finite number, got 'soon'"),
     ((*FORECAST, "--until", 9, "--step", 0), "expected a positive number, got '0'"),
     ((*FORECAST, "--until", 9, "--step", 1e-9), "--step: "),
     ((*FORECAST, "--until", 9, "--trajectory", "third"), "no trajectory 'third', only first, sec"),
+    ((*FORECAST, "--until", 9, "--data", "none.csv"), "'none.csv' does not exist"),
+    ((*FORECAST, "--until", 9, "--data", "data.csv", "--time", "t"), "has no column 't', only"),
+    ((*FORECAST, "--until", 3, "--data", "data.csv"), "--until: expected a time after 5."),
+    ((*FORECAST, "--until", 9, "--data", "data.csv", "--trajectory", "x"), "no trajectory 'x'"),
     ((*FORECAST, "--until", 9, "--plot", "none/out.png"), "the folder 'none' does not exist"),
     ((*ROLLOUT, "--until", 9), "Missing option '--x0'"),
     ((*ROLLOUT, "--until", 9, "--x0", "1,2,3"), "expected 2 numbers (angle, velocity), got 3"),
@@ -316,6 +447,22 @@ def test_a_process_ends_with_the_message_and_no_traceback(folder: Path):
     assert done.returncode == 2 and done.stdout == ""
     listed = "'trajectory', 'time', 'angle', 'velocity'"
     assert done.stderr == f"Error: q: data.csv has no column 'x', only {listed}\n"
+
+
+@pytest.mark.parametrize("kind", [torch.linalg.LinAlgError, FloatingPointError, RuntimeError])
+def test_a_computation_that_breaks_down_gets_a_message(here: Path, monkeypatch, kind):
+    """Other errors are mistakes of the program, and show where they come from."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise kind("the matrix is singular")
+
+    monkeypatch.setattr("sympgp.inference.fit", broken)
+    done = in_process("fit", "data.csv", *COLUMNS, "-o", "broken.pt")
+    assert done.exit_code == 1 and not (here / "broken.pt").exists()
+    assert isinstance(done.exception, SystemExit) == (kind is not RuntimeError)
+    assert ("(the matrix is singular)" in done.stderr) == (kind is not RuntimeError)
+    done = in_process("--traceback", "fit", "data.csv", *COLUMNS, "-o", "broken.pt")
+    assert isinstance(done.exception, kind)
 
 
 def test_a_traceback_can_be_asked_for(here: Path):

@@ -77,8 +77,9 @@ def test_the_double_pendulum_is_predicted(request, source, name, friction):
         covered.append(float(coverage(found, test)))
         print(
             f"double pendulum, {name}, {source} {split}: trajectory MSE {errors.mean():.4f}, "
-            f"median {errors.median():.4f}, median energy MSE {energy:.5f}, coverage {covered[-1]:.3f}, "
-            f"friction {posterior.dissipation().mean:.4f}, {int(found.diverged.sum())} draws "
+            f"median {errors.median():.4f}, median energy MSE {energy:.5f}, "
+            f"coverage {covered[-1]:.3f}, friction {posterior.dissipation().mean:.4f}, "
+            f"{int(found.diverged.sum())} draws "
             f"diverged, fit {posterior.diagnostics.seconds:.1f} s"
         )
         medians.append(float(errors.median()))

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import jaxtyping
 import matplotlib.pyplot as plt
 import pytest
 from click.testing import CliRunner
@@ -29,6 +30,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("readme")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
+        # as its readers run it: checks of shapes, which other tests make, would double the time
+        patch.setattr(jaxtyping.config, "jaxtyping_disable", True)
         names: dict[str, object] = {}
         for number, block in enumerate(blocks("python")):
             exec(compile(block, f"README.md, Python example {number}", "exec"), names)
@@ -37,8 +40,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_python_examples_run(folder: Path):
-    assert len(blocks("python")) == 2
-    assert {path.name for path in folder.iterdir()} >= {"data.csv", "fit.pt", "ahead.png"}
+    assert len(blocks("python")) == 5
+    written = {"data.csv", "new.csv", "fit.pt", "ahead.png"}
+    assert {path.name for path in folder.iterdir()} >= written
     friction = sg.load(folder / "fit.pt").dissipation()
     assert abs(float(friction.mean) - 0.1) < 4 * float(friction.stddev)
 
@@ -53,12 +57,23 @@ def test_the_summary_shown_has_the_lines_of_a_real_one(folder: Path):
     shown = next(block for block in blocks("text") if block.startswith("Posterior of"))
     assert labels(shown) == labels(sg.load(folder / "fit.pt").summary())
     assert len(labels(shown)) > 5
+    verdict = "Verdict: the structure fits: what is left over looks like independent noise."
+    assert verdict in shown and verdict in sg.load(folder / "fit.pt").summary()
+
+
+def test_the_tables_name_what_there_is():
+    """Every system, every reader and every writer."""
+    named = set(re.findall(r"`(\w+)`", README.split("## Systems to try")[1].split("## ")[0]))
+    assert {name for name in sg.systems.__all__ if name[0].isupper()} - {"System"} <= named
+    calls = re.findall(r"`(?:Trajectories|data)\.((?:from|to)_\w+)`", README)
+    assert len(calls) == 9 and all(hasattr(sg.Trajectories, call) for call in calls)
 
 
 def test_the_commands_run(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     commands = [line for block in blocks("console") for line in block.splitlines()]
-    assert len(commands) == 5
+    assert len(commands) == 7
     for command in commands:
         program, *arguments = command.removeprefix("$ ").split()
         if arguments[0] == "fit":

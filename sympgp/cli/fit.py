@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from sympgp.cli.parameters import InputFile, OutputFile, Unit, refuse_same_file, threads_option
+from sympgp.cli.parameters import (
+    InputFile,
+    NoiseLevel,
+    OutputFile,
+    Unit,
+    refuse_same_file,
+    threads_option,
+)
+from sympgp.cli.reading import read, text_options, time_option
+
+if TYPE_CHECKING:
+    from sympgp.noise import Noise
+else:
+    Noise = Any
 
 FIT_HELP = """Fit a Hamiltonian system to the trajectories in FILE and save the posterior.
 
 FILE is a CSV file with one row per observation: a first line that names the columns, then the
 time, the coordinates and the momenta. Leave a cell empty where nothing was measured. A column
-"trajectory" tells several trajectories apart.
+"trajectory" tells several trajectories apart. It may be compressed; separators and decimal commas
+are found out. A NetCDF file (.nc) will do as well.
 
 For one degree of freedom a velocity will do as the momentum. Name several degrees of freedom by
 giving --q and --p once for each, in the same order.
@@ -22,6 +38,7 @@ FIT_EXAMPLE = """\b
 Examples:
   sympgp fit data.csv --q angle --p velocity --friction -o fit.pt
   sympgp fit data.csv --q x --q y --p px --p py --time t --unit t=s -o fit.pt
+  sympgp fit data.nc --friction --noise student-t -o fit.pt
 """
 
 SUMMARY_EXAMPLE = """\b
@@ -30,17 +47,16 @@ Example:
 """
 
 
-@click.command(help=FIT_HELP, short_help="Fit the trajectories in a CSV file.", epilog=FIT_EXAMPLE)
+@click.command(help=FIT_HELP, short_help="Fit the trajectories in a file.", epilog=FIT_EXAMPLE)
 @click.argument("file", type=InputFile)
 @click.option(
-    "--q", multiple=True, default=("q",), metavar="COLUMN", help="A coordinate.  [default: q]"
+    "--q",
+    multiple=True,
+    metavar="COLUMN",
+    help="A coordinate.  [default: q, or all that a NetCDF file names]",
 )
-@click.option(
-    "--p", multiple=True, default=("p",), metavar="COLUMN", help="Its momentum.  [default: p]"
-)
-@click.option(
-    "--time", default="time", metavar="COLUMN", show_default=True, help="Times of the rows."
-)
+@click.option("--p", multiple=True, metavar="COLUMN", help="Its momentum.  [default: p, likewise]")
+@time_option
 @click.option(
     "--trajectory",
     metavar="COLUMN",
@@ -52,12 +68,29 @@ Example:
     type=Unit(),
     multiple=True,
     metavar="NAME=UNIT",
-    help="Unit of a column, for labels. May be given several times.",
+    help="Unit of a column, for labels, if the file has none. May be given several times.",
 )
+@text_options
 @click.option(
     "--friction",
     is_flag=True,
     help="Learn a friction coefficient. Without it energy is taken to be conserved.",
+)
+@click.option(
+    "--noise",
+    type=click.Choice(("gaussian", "student-t")),
+    default="gaussian",
+    show_default=True,
+    help="Law of the noise: student-t expects outliers.",
+)
+@click.option(
+    "--noise-std",
+    "levels",
+    type=NoiseLevel(),
+    multiple=True,
+    metavar="[NAME=]NUMBER",
+    help="Known standard deviation of the noise of a column, or of all; the scale of student-t."
+    "  [default: found from the data]",
 )
 @click.option(
     "--features",
@@ -89,11 +122,14 @@ def fit(
     trajectory: str | None,
     units: tuple[tuple[str, str], ...],
     friction: bool,
+    noise: str,
+    levels: tuple[tuple[str, float], ...],
     features: int,
     seed: int,
     device: str | None,
     quiet: bool,
     output: Path,
+    **text: Any,
 ) -> None:
     """Fit a file."""
     import sympgp as sg
@@ -103,14 +139,33 @@ def fit(
 
     refuse_same_file(file, output)
     _check_device(device)
-    data = sg.Trajectories.from_csv(file, q, p, time, trajectory, units=dict(units))
+    columns = {"q": q, "p": p, "time": time, "trajectory": trajectory, "units": dict(units)}
+    data = read(file, text, **columns)
     dissipation = sg.Friction() if friction else sg.Conservative()
-    model = sg.SSGP(data.num_dof, features, dissipation=dissipation, seed=seed)
+    law = _noise(noise, levels, data.names)
+    model = sg.SSGP(data.num_dof, features, dissipation=dissipation, noise=law, seed=seed)
     click.echo(f"{file}: {describe_data(data)}")
     posterior = fit_model(model, data, seed=seed, device=device, progress=not quiet)
     posterior.save(output)
     click.echo(posterior.summary())
     click.echo(f"Wrote {output}")
+
+
+def _noise(kind: str, levels: tuple[tuple[str, float], ...], names: tuple[str, ...]) -> Noise:
+    """The law of the noise, with what is known of it.
+
+    Raises:
+        ValueError: a level of a column that is not there.
+    """
+    import sympgp as sg
+
+    std = dict.fromkeys(names, math.nan)
+    for name, level in levels:
+        if name and name not in std:
+            raise ValueError(f"--noise-std: expected one of {', '.join(names)}, got {name!r}")
+        std |= {name: level} if name else dict.fromkeys(names, level)
+    law = sg.StudentTNoise if kind == "student-t" else sg.GaussianNoise
+    return law(std=list(std.values()) if levels else None)
 
 
 def _check_device(device: str | None) -> None:

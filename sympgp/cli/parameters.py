@@ -54,6 +54,31 @@ class Unit(click.ParamType):
         return name.strip(), unit.strip()
 
 
+class NoiseLevel(click.ParamType):
+    """A standard deviation, of one column where it is written ``NAME=NUMBER``."""
+
+    name = "level"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, float]:
+        """The name, empty for all columns, and the number."""
+        if isinstance(value, tuple):
+            return value
+        name, _, number = value.rpartition("=")
+        try:
+            level = float(number)
+        except ValueError:
+            level = math.nan
+        if not (math.isfinite(level) and level > 0):
+            self.fail(
+                f"expected a positive number, or NAME=NUMBER such as angle=0.05, got {value!r}",
+                param,
+                ctx,
+            )
+        return name.strip(), level
+
+
 class Number(click.ParamType):
     """A finite number, positive where asked."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ PHASE_SPACE: dict[str, Callable[..., Any]] = {
 }
 POINTS = 301
 """Times at which a curve is drawn."""
+MOST = 6
+"""Trajectories that are drawn side by side."""
 
 
 def save(axes: Any, path: Path) -> None:
@@ -58,9 +60,14 @@ def read(path: Path) -> Posterior | Rollouts:
 
 def kinds_of(source: Posterior | Rollouts) -> tuple[str, ...]:
     """What can be drawn of it, in the order in which to look at it."""
+    several = len(source.names) > 2
     if isinstance(source, Posterior):
-        return ("fitted", "phase", "hamiltonian", "energy", "field")
-    return ("bands", "energy") if source.energies is not None else ("bands",)
+        shown = dict.fromkeys(("fitted", "residuals", *PHASE_SPACE, "energy"), True)
+        shown |= {"trajectories": len(source.data) > 1, "pairs": several}
+    else:
+        shown = {"bands": True, "energy": source.energies is not None}
+        shown |= {"trajectories": source.num_trajectories > 1, "pairs": several, "section": several}
+    return tuple(kind for kind, possible in shown.items() if possible)
 
 
 def draw(
@@ -79,13 +86,27 @@ def draw(
         Axes, one or an array of them.
     """
     if isinstance(source, Posterior):
-        if kind in PHASE_SPACE:
-            return PHASE_SPACE[kind](source, dof=dof)
-        path, data = fitted(source, trajectory), source.data[trajectory]
-        return plots.energy(path) if kind == "energy" else plots.bands(path, data, kind=band)
+        return _draw_posterior(source, kind, trajectory, dof, band)
     if kind == "energy":
         return plots.energy(source, trajectory=trajectory)
+    if kind == "trajectories":
+        return plots.small_multiples(source, kind=band)
+    if kind in ("pairs", "section"):
+        return plots.pairs(source) if kind == "pairs" else plots.section(source)
     return plots.bands(source, trajectory=trajectory, kind=band)
+
+
+def _draw_posterior(source: Posterior, kind: str, trajectory: int, dof: int, band: str) -> Any:
+    if kind in PHASE_SPACE:
+        return PHASE_SPACE[kind](source, dof=dof)
+    if kind == "residuals":
+        return plots.residuals(source)
+    if kind == "trajectories":
+        return plots.small_multiples(_curves(source, range(MOST)), source.data, kind=band)
+    if kind == "pairs":
+        return plots.pairs(_curves(source, range(MOST)), source.data)
+    path, data = fitted(source, trajectory), source.data[trajectory]
+    return plots.energy(path) if kind == "energy" else plots.bands(path, data, kind=band)
 
 
 def position(source: Posterior | Rollouts, trajectory: str | None) -> int:
@@ -103,11 +124,19 @@ def fitted(
     posterior: Posterior, trajectory: int, num_samples: int = 100, seed: int = 0
 ) -> Rollouts:
     """Draws of one training trajectory, at times close enough to draw curves."""
-    own = posterior.data.times
-    times = [t[:1] for t in own]
-    start, end = float(own[trajectory][0]), float(own[trajectory][-1])
-    times[trajectory] = torch.linspace(start, end, POINTS, dtype=torch.float64)
-    return posterior.fitted(times, num_samples, seed)[trajectory]
+    return _curves(posterior, (trajectory,), num_samples, seed)[trajectory]
+
+
+def _curves(
+    posterior: Posterior, chosen: Sequence[int], num_samples: int = 100, seed: int = 0
+) -> list[Rollouts]:
+    """Draws of all training trajectories; those not chosen at their first time only."""
+    times = []
+    for i, own in enumerate(posterior.data.times):
+        start, end = float(own[0]), float(own[-1])
+        curve = torch.linspace(start, end, POINTS, dtype=torch.float64)
+        times.append(curve if i in chosen else curve[:1])
+    return posterior.fitted(times, num_samples, seed)
 
 
 def continued(posterior: Posterior, ahead: Rollouts, trajectory: int) -> Any:
@@ -130,4 +159,5 @@ def join(before: Rollouts, after: Rollouts) -> Rollouts:
             names=after.names,
             units=after.units,
             seed=after.seed,
+            noise_dof=after.noise_dof,
         )

@@ -12,27 +12,38 @@ HELP = """Draw pictures of FILE: a posterior (.pt) or the draws of a forecast or
 
 \b
 Of a posterior:
-  fitted       a trajectory of the data with its bands
-  phase        phase portrait: the field, its uncertainty, the data
-  hamiltonian  mean and standard deviation of the Hamiltonian
-  energy       energy along a trajectory of the data
-  field        mean and standard deviation of the vector field
+  fitted        a trajectory of the data with its bands
+  residuals     what the fit leaves over: over time, its distribution, its memory
+  phase         phase portrait: the field, its uncertainty, the data
+  hamiltonian   mean and standard deviation of the Hamiltonian
+  field         mean and standard deviation of the vector field
+  energy        energy along a trajectory of the data
+  trajectories  several trajectories of the data side by side
+  pairs         every pair of coordinates, for two degrees of freedom or more
 Of draws:
-  bands        states over time with their bands
-  energy       energy over time
+  bands         states over time with their bands
+  energy        energy over time
+  trajectories  several trajectories side by side
+  pairs         as above
+  section       states at which the first coordinate passes zero upwards
 
-Without --kind, all of them are drawn. One picture goes to the output file itself; several go to
-files beside it that have their kind in their names, such as fit-phase.png.
+Without --kind, all that there are of these are drawn, but no section. One picture goes to the
+output file itself; several go to files beside it that have their kind in their names, such as
+fit-phase.png.
 """
 
 EXAMPLE = """\b
 Examples:
   sympgp plot fit.pt
+  sympgp plot fit.pt --kind residuals
   sympgp plot fit.pt --kind phase -o portrait.png
   sympgp plot ahead.nc --kind bands --band predictive -o ahead.pdf
 """
 
-KINDS = ("fitted", "phase", "hamiltonian", "energy", "field", "bands")
+KINDS = (
+    *("fitted", "residuals", "phase", "hamiltonian", "field", "energy", "trajectories", "pairs"),
+    *("bands", "section"),
+)
 
 
 @click.command(help=HELP, short_help="Draw pictures of a posterior or of draws.", epilog=EXAMPLE)
@@ -42,12 +53,13 @@ KINDS = ("fitted", "phase", "hamiltonian", "energy", "field", "bands")
     "kinds",
     type=click.Choice(KINDS),
     multiple=True,
-    help="What to draw. May be given several times.  [default: everything]",
+    help="What to draw. May be given several times.  [default: all but a section]",
 )
 @click.option(
     "--trajectory",
     metavar="NAME",
-    help="Which trajectory to draw over time: its name, or its number from 0."
+    help="Which trajectory to draw over time, in fitted, bands and energy: its name, or its number"
+    " from 0."
     "  [default: the first]",
 )
 @click.option(
@@ -87,7 +99,7 @@ def plot(
     refuse_same_file(file, output)
     source = pictures.read(file)
     known = pictures.kinds_of(source)
-    kinds = kinds or known
+    kinds = kinds or tuple(kind for kind in known if kind != "section")
     for kind in kinds:
         if kind not in known:
             raise ValueError(f"--kind: {file} can be drawn as {', '.join(known)}, not as {kind}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,8 +18,10 @@ from sympgp.cli.parameters import (
     threads_option,
     time_grid,
 )
+from sympgp.cli.reading import read_alike, text_options, time_option
 
-FORECAST_HELP = """Continue a trajectory that the posterior in FILE was fitted to.
+FORECAST_HELP = """Continue a trajectory that the posterior in FILE was fitted to, or with --data
+a new one of the same system: its states are found from its observations, the field stays as it is.
 
 Each draw is one possible system with one possible present state, followed until the given time;
 the spread of the draws is the uncertainty. The draws are written to a netCDF file, which xarray
@@ -29,6 +32,7 @@ FORECAST_EXAMPLE = """\b
 Examples:
   sympgp forecast fit.pt --until 20 -o ahead.nc
   sympgp forecast fit.pt --trajectory second --until 20 --step 0.05 -o ahead.nc --plot ahead.png
+  sympgp forecast fit.pt --data new.csv --until 20 -o ahead.nc
 """
 
 ROLLOUT_HELP = """Start new trajectories of the system in FILE from states known exactly.
@@ -82,6 +86,19 @@ plot_option = click.option(
     metavar="NAME",
     help="Which trajectory: its name in the data, or its number from 0.  [default: the first]",
 )
+@click.option(
+    "--data",
+    type=InputFile,
+    metavar="DATA",
+    help="File with new trajectories, CSV or NetCDF, with the same names of the columns.",
+)
+@time_option
+@click.option(
+    "--trajectory-column",
+    metavar="COLUMN",
+    help='Which trajectory a row of DATA belongs to.  [default: "trajectory", if it is there]',
+)
+@text_options
 @samples_option
 @seed_option
 @threads_option
@@ -92,19 +109,29 @@ def forecast(
     until: float,
     step: float | None,
     trajectory: str | None,
+    data: Path | None,
+    time: str,
+    trajectory_column: str | None,
     samples: int,
     seed: int,
     output: Path,
     plot: Path | None,
+    **text: Any,
 ) -> None:
-    """Continue a training trajectory."""
+    """Continue a training trajectory, or a new one."""
     import sympgp as sg
-    from sympgp.cli.text import describe_rollouts
+    from sympgp.cli.text import describe_data, describe_rollouts
 
     refuse_same_file(file, output)
     posterior = sg.load(file)
-    index = find_trajectory(trajectory, posterior.data.labels)
-    times = time_grid(float(posterior.data.times[index][-1]), until, step)
+    shown = posterior.data
+    if data is not None:
+        shown = read_alike(posterior, data, time, trajectory_column, text)
+    index = find_trajectory(trajectory, shown.labels)
+    times = time_grid(float(shown.times[index][-1]), until, step)
+    if data is not None:
+        click.echo(f"{data}: {describe_data(shown)}")
+        posterior = posterior.condition(shown)
     ahead = posterior.forecast(times, trajectory=index, num_samples=samples, seed=seed)
     ahead.to_netcdf(output)
     click.echo(describe_rollouts(ahead))

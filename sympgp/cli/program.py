@@ -18,6 +18,12 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 
 
+BROKE_DOWN = (
+    "the computation broke down ({}). Readings far outside the noise do that, or a --noise-std in "
+    "another unit than the data: look at the data, or try --noise student-t"
+)
+
+
 class InputError(click.ClickException):
     """Input that cannot be used: a message, and the exit status of a usage error."""
 
@@ -28,7 +34,7 @@ class Program(click.Group):
     """Commands whose errors are one message on standard error, not a traceback.
 
     The exit status is 2 for options and files that cannot be used, 1 where the system refuses
-    something (a full disk), 130 after Ctrl-C.
+    something (a full disk) or a computation breaks down, 130 after Ctrl-C.
     """
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -47,10 +53,21 @@ class Program(click.Group):
                 bad_input = isinstance(error, ValueError | FileNotFoundError)
                 message = str(error).removeprefix("path: ")
                 raise (InputError if bad_input else click.ClickException)(message) from error
+            except (FloatingPointError, RuntimeError) as error:
+                if ctx.params["traceback"] or not _broke_down(error):
+                    raise
+                raise click.ClickException(BROKE_DOWN.format(error)) from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The commands in the order in which they are used."""
         return list(self.commands)
+
+
+def _broke_down(error: Exception) -> bool:
+    """Whether this came out of the numbers, and not out of a mistake in the program."""
+    import torch
+
+    return isinstance(error, FloatingPointError | torch.linalg.LinAlgError)
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

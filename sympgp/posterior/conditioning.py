@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from scipy import stats
+from scipy.ndimage import median_filter
 from torch import Tensor
 
 from sympgp.noise import ScaledNoise
@@ -35,7 +37,9 @@ FIRST_WINDOW, FIRST_DEFECT = 3.0, 0.3
 MAX_ITERATIONS, TOLERANCE = 30, 0.01
 """Of the search for the states on windows of one length."""
 MISFIT = 2.0
-"""Root mean square of standardized residuals beyond which data do not follow the field."""
+"""Size of standardized residuals beyond which data do not follow the field."""
+MEDIAN_OF = 3
+"""Neighbouring observations whose median the search starts from under Student's t."""
 
 
 class MisfitWarning(UserWarning):
@@ -69,8 +73,8 @@ def check_new_data(posterior: Posterior, data: Trajectories) -> Trajectories:
     """The data on the posterior's device and in its dtype.
 
     Raises:
-        ValueError: something else than trajectories, another number of coordinates, inputs, or a
-            posterior whose training data were damped while its field is not.
+        ValueError: something else than trajectories, another number of coordinates, other units,
+            or inputs.
     """
     if not isinstance(data, Trajectories):
         raise ValueError(f"data: expected Trajectories, got {type(data).__name__}")
@@ -81,7 +85,21 @@ def check_new_data(posterior: Posterior, data: Trajectories) -> Trajectories:
         )
     if data.inputs is not None:
         raise ValueError("data: the field has no inputs, but the data have")
-    return data.to(device=posterior.scaling.center.device, dtype=posterior.scaling.center.dtype)
+    units = {"time": "time"} | dict(zip(posterior.names, data.names, strict=True))
+    known = {units[name]: unit for name, unit in posterior.units.items() if name in units}
+    for name, unit in known.items():
+        own = data.units.get(name, unit)
+        if own != unit:
+            raise ValueError(f"data: {name} is in {own}, but the field was learned in {unit}")
+    named = Trajectories(
+        data.times,
+        data.states,
+        names=data.names,
+        units=known | data.units,
+        labels=data.labels,
+        dtype=posterior.scaling.center.dtype,
+    )
+    return named.to(device=posterior.scaling.center.device)
 
 
 def condition(posterior: Posterior, data: Trajectories) -> Posterior:
@@ -92,9 +110,8 @@ def condition(posterior: Posterior, data: Trajectories) -> Posterior:
     for component in posterior.components:
         found = follow(component, nodes, solver_step(posterior))
         components.append(replace(component, states=_window_states(component, found)))
-        residual = (found.states - nodes.values) / component.noise_std
-        squares = (found.solution.nodes.weights * residual**2)[nodes.mask]
-        misfit = misfit + squares.mean().sqrt().cpu() / len(posterior.components)
+        residual = ((found.states - nodes.values) / component.noise_std)[nodes.mask]
+        misfit = misfit + _size(residual, component.noise_dof) / len(posterior.components)
     if float(misfit) > MISFIT:
         warnings.warn(
             "the new data do not follow the learned field: their residuals are "
@@ -104,6 +121,13 @@ def condition(posterior: Posterior, data: Trajectories) -> Posterior:
             stacklevel=3,
         )
     return replace(posterior, components=tuple(components), data=data, conditioned=True)
+
+
+def _size(residual: Float[Tensor, " observations"], dof: float | None) -> Tensor:
+    """How many times the noise the residuals are; outliers do not count under Student's t."""
+    if dof is None:
+        return residual.square().mean().sqrt().cpu()
+    return residual.abs().median().cpu() / float(stats.t.ppf(0.75, dof))
 
 
 def solver_step(posterior: Posterior) -> float:
@@ -122,7 +146,7 @@ def follow(component: Component, nodes: Nodes, step: float) -> Followed:
     stages = [(FIRST_WINDOW, FIRST_DEFECT), (own.spacing, 0.1 * FIRST_DEFECT)]
     stages.append((math.inf, 0.0) if joined else (own.spacing, own.jump_std))
     noise = known_noise(component)
-    states = interpolated(nodes)
+    states = interpolated(nodes, 1 if noise.dof is None else MEDIAN_OF)
     for duration, defect in stages:
         windows = Windows.of_duration(nodes, duration)
         found = settle(
@@ -161,8 +185,11 @@ def known_noise(component: Component) -> ScaledNoise:
     return ScaledNoise(component.noise_std, component.noise_group, unit, component.noise_dof)
 
 
-def interpolated(nodes: Nodes) -> Float[Tensor, "nodes dim"]:
-    """Straight lines through each channel's observations; zero where a channel has none."""
+def interpolated(nodes: Nodes, width: int) -> Float[Tensor, "nodes dim"]:
+    """Straight lines through each channel's observations; zero where a channel has none.
+
+    Each observation is replaced by the median of ``width`` neighbours, against outliers.
+    """
     states = np.zeros(tuple(nodes.values.shape))
     times, values, mask = (part.cpu().numpy() for part in (nodes.times, nodes.values, nodes.mask))
     for begin, end in zip(nodes.first[:-1], nodes.first[1:], strict=True):
@@ -170,7 +197,7 @@ def interpolated(nodes: Nodes) -> Float[Tensor, "nodes dim"]:
             seen = mask[begin:end, channel]
             if seen.any():
                 own = times[begin:end]
-                known = values[begin:end, channel][seen]
+                known = median_filter(values[begin:end, channel][seen], width, mode="nearest")
                 states[begin:end, channel] = np.interp(own, own[seen], known)
     return torch.as_tensor(states).to(nodes.values)
 

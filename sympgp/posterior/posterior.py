@@ -173,7 +173,7 @@ class Posterior(FieldPosterior):
             MisfitWarning: the new data do not follow the field.
 
         Raises:
-            ValueError: another number of coordinates, or inputs.
+            ValueError: another number of coordinates, other units, or inputs.
 
         Example:
             >>> from sympgp.systems import Pendulum
@@ -240,7 +240,7 @@ class Posterior(FieldPosterior):
                 unit=torch.zeros_like(damping.unit),
             )
             components.append(replace(c, field=replace(c.field, dissipation=still)))
-        return replace(self, components=tuple(components), counterfactual=True)
+        return replace(self, components=tuple(components), counterfactual=True, conditioned=False)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write one file that ``torch.load(weights_only=True)`` and ``sympgp.load`` read."""

@@ -176,6 +176,11 @@ def check(posterior: Posterior, num_samples: int, seed: int) -> FitCheck:
             findings.append(
                 f"residuals of {name} are correlated in time (p = {float(whiteness[d]):.1g})"
             )
+        if float(predictive["spread"][d]) < limit:
+            fits = False
+            findings.append(f"residuals of {name} are larger than the noise")
+        elif float(predictive["spread"][d]) > 1.0 - limit:
+            findings.append(f"residuals of {name} are smaller than the noise")
         if float(predictive["tails"][d]) < limit:
             findings.append(f"{name} has outliers that its noise does not allow for")
     if posterior.diagnostics.jump_gain >= JUMPS:

@@ -241,12 +241,15 @@ def levenberg_marquardt(
         change = (noise / estimate.noise_std).log()
         settled = bool((change.abs() < _fine_enough(problem, degrees)).all())
         if before is not None:
-            noise = estimate.noise_std * accelerated(change, before).exp()
+            # Pooled again, since channels that share a level would be extrapolated differently.
+            noise = problem.noise.start(estimate.noise_std * accelerated(change, before).exp())
         before = change
         estimate = replace(estimate, noise_std=noise)
         value = problem.objective(estimate, path, end)
         totals.append(float(value + (problem.nodes.counts * estimate.noise_std.log()).sum()))
-        if (converged and settled) or iterations >= max_iterations or _stagnates(totals, tolerance):
+        # Sums of squares under weights that change cannot be compared.
+        stagnant = problem.noise.dof is None and _stagnates(totals, tolerance)
+        if (converged and settled) or iterations >= max_iterations or stagnant:
             break
         accepted = None
         while accepted is None and damping < 1e8:

@@ -1,0 +1,97 @@
+"""Trajectories from the files that commands are given, and the options that say how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from sympgp.posterior import Posterior
+    from sympgp.trajectories import Trajectories
+else:
+    Posterior = Trajectories = Any
+
+SEPARATORS = {"tab": "\t", "blank": r"\s+"}
+"""Signs that are hard to type."""
+
+time_option = click.option(
+    "--time", default="time", metavar="COLUMN", show_default=True, help="Column of the times."
+)
+_TEXT_OPTIONS = (
+    click.option(
+        "--sep",
+        metavar="SIGN",
+        help='What stands between the cells of a text file: a sign, "tab" or "blank".'
+        "  [default: found out]",
+    ),
+    click.option(
+        "--decimal", type=click.Choice((".", ",")), help="Decimal sign.  [default: found out]"
+    ),
+    click.option(
+        "--skiprows", type=click.IntRange(min=0), metavar="COUNT", help="Lines at the top to skip."
+    ),
+    click.option(
+        "--encoding", metavar="NAME", help="Encoding of the text, such as cp1252.  [default: UTF-8]"
+    ),
+)
+
+
+def text_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say how a text file is written."""
+    for option in reversed(_TEXT_OPTIONS):
+        command = option(command)
+    return command
+
+
+def read(path: Path, text: Mapping[str, Any], **columns: Any) -> Trajectories:
+    """Read a NetCDF file where the name says so, and a table in a text file else.
+
+    Args:
+        path: the file.
+        text: by name, what ``text_options`` say.
+        columns: of ``Trajectories.from_file``; None, or none at all, is what the reader assumes.
+
+    Raises:
+        ValueError: the file cannot be read; it is NetCDF, which is not written as text.
+    """
+    import sympgp as sg
+    from sympgp.trajectories.readers import NETCDF_SUFFIXES
+
+    given = {name: value for name, value in text.items() if value is not None}
+    if given and path.suffix.lower() in NETCDF_SUFFIXES:
+        raise ValueError(f"--{next(iter(given))}: {path} is NetCDF; this is for text files")
+    if "sep" in given:
+        given["sep"] = SEPARATORS.get(given["sep"], given["sep"])
+    given |= {name: value for name, value in columns.items() if value}
+    return sg.Trajectories.from_file(path, **given)
+
+
+def read_alike(
+    posterior: Posterior,
+    path: Path,
+    time: str,
+    trajectory: str | None,
+    text: Mapping[str, Any],
+) -> Trajectories:
+    """Read new trajectories of a posterior's system: its columns, in its units.
+
+    Raises:
+        ValueError: the file cannot be read, or says other units.
+    """
+    import sympgp as sg
+
+    names, n = posterior.names, posterior.num_dof
+    data = read(path, text, q=names[:n], p=names[n:], time=time, trajectory=trajectory)
+    for name, unit in data.units.items():
+        known = posterior.units.get(name, unit)
+        if unit != known:
+            raise ValueError(
+                f"--data: {name} is in {unit} in {path}, but the posterior was fitted in {known}"
+            )
+    units = {**posterior.units, **data.units}
+    return sg.Trajectories(
+        list(data.times), list(data.states), names=names, units=units, labels=data.labels
+    )

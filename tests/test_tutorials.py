@@ -1,0 +1,130 @@
+"""The tutorials: each runs from top to bottom, converts to a notebook, and what it says is so."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jaxtyping
+import jupytext
+import matplotlib.pyplot as plt
+import nbformat
+import pytest
+
+FOLDER = Path(__file__).parent.parent / "tutorials"
+SCRIPTS = sorted(FOLDER.glob("*.py"))
+
+# What makes each one small enough for a test; names that its cell of parameters sets.
+SMALL: dict[str, dict[str, Any]] = {
+    "csv_to_forecast": {"NUM_FEATURES": 25, "NUM_DRAWS": 40, "NUM_STARTS": 3},
+}
+
+
+def code_cells(script: Path) -> list[Any]:
+    return [cell for cell in jupytext.read(script).cells if cell.cell_type == "code"]
+
+
+def is_parameters(cell: Any) -> bool:
+    return "parameters" in cell.metadata.get("tags", ())
+
+
+def run(script: Path, changes: dict[str, Any]) -> dict[str, Any]:
+    """Run the cells in order, some parameters changed; return the names that they leave behind."""
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for number, cell in enumerate(code_cells(script)):
+        exec(compile(cell.source, f"{script.name}, code cell {number}", "exec"), names)
+        if is_parameters(cell):
+            assert changes.keys() <= names.keys(), "a parameter that the script does not have"
+            names.update(changes)
+    return names
+
+
+def run_small(script: Path, folder: Path) -> dict[str, Any]:
+    """Run a script in a folder as its readers do: without checks of shapes, which double the time.
+
+    Every function has been called with them in tests of its own.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+        names = run(script, SMALL[script.stem])
+    plt.close("all")
+    return names
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """The names that csv_to_forecast.py leaves behind, and the folder that it wrote to."""
+    path = tmp_path_factory.mktemp("tutorial")
+    names = run_small(FOLDER / "csv_to_forecast.py", path)
+    return SimpleNamespace(**names, path=path / "csv_to_forecast")
+
+
+def test_every_tutorial_is_found():
+    assert {script.stem for script in SCRIPTS} == SMALL.keys() and SCRIPTS
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_it_is_a_notebook(script: Path):
+    notebook = jupytext.read(script)
+    nbformat.validate(notebook)
+    kinds = [cell.cell_type for cell in notebook.cells]
+    assert kinds[0] == "markdown" and notebook.cells[0].source.startswith("# ")
+    assert kinds.count("code") > 5 and kinds.count("markdown") > 5
+    assert sum(map(is_parameters, notebook.cells)) == 1
+    back = jupytext.reads(jupytext.writes(notebook, fmt="ipynb"), fmt="ipynb")
+    assert [cell.source for cell in back.cells] == [cell.source for cell in notebook.cells]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_every_tutorial_runs(script: Path, request: pytest.FixtureRequest, tmp_path: Path):
+    if script.stem == "csv_to_forecast":
+        request.getfixturevalue("example")  # runs once, for the tests below too
+    else:
+        run_small(script, tmp_path)
+
+
+# --- what csv_to_forecast.py says of its results
+
+
+def test_the_pictures_it_speaks_of_are_written(example: SimpleNamespace):
+    pictures = {picture.stem for picture in example.path.glob("*.png")}
+    text = (FOLDER / "csv_to_forecast.py").read_text(encoding="utf-8")
+    prose = [line for line in text.splitlines() if line.startswith("# ")]
+    assert len(pictures) == 9
+    assert all(any(f"`{name}.png`" in line for line in prose) for name in pictures)
+    for picture in example.path.glob("*.png"):
+        assert plt.imread(picture)[..., :3].std() > 0.01  # not a blank page
+
+
+def test_the_checks_find_what_is_wrong_and_nothing_else(example: SimpleNamespace):
+    plain, robust, wrong = (fit.check() for fit in example.fits.values())
+    assert plain.fits and plain.findings
+    assert all("outliers" in finding for finding in plain.findings)
+    assert robust.fits and not robust.findings
+    assert not wrong.fits and "jump" in wrong.verdict
+
+
+def test_robust_noise_makes_the_friction_more_certain_and_not_wrong(example: SimpleNamespace):
+    plain, robust = (example.fits[name].dissipation() for name in ("Gaussian", "Student-t"))
+    assert float(robust.stddev) < float(plain.stddev)
+    assert abs(float(robust.mean) - example.rig.friction) < 4 * float(robust.stddev)
+
+
+def test_the_scores_say_what_the_text_reads_from_them(example: SimpleNamespace):
+    for recording in ("slow", "fast"):
+        scores = example.results.loc[recording]
+        for score in ("crps of angle", "crps of velocity", "nlpd"):
+            assert scores[score]["Student-t"] < scores[score]["Gaussian"]
+            assert scores[score]["Gaussian"] < scores[score]["no friction"]
+        plain, robust = scores["rmse"]["Gaussian"], scores["rmse"]["Student-t"]
+        assert abs(plain - robust) < 0.15 * plain
+        assert 3 * robust < scores["rmse"]["the mean"]
+        assert scores["coverage"]["no friction"] > 0.8
+
+
+def test_a_new_recording_is_followed_and_another_pendulum_is_noticed(example: SimpleNamespace):
+    assert example.short.states[0][:, 1].isnan().all()
+    assert 0.8 < example.coverage_after <= 1.0
+    assert [str(warning.message)[:27] for warning in example.caught] == [
+        "the new data do not follow "
+    ]
