@@ -260,7 +260,7 @@ def test_kepler_orbits_go_on(seed):
 
 
 def test_a_chain_of_ten_oscillators_is_learned():
-    """20 trajectories: forecasts five times better than the mean state, within 4 GiB."""
+    """20 trajectories: forecasts five times better than the mean state, within 4 GiB and 5 min."""
     system = OscillatorChain(10)
     train = system.simulate(20, rate=5, duration=10, noise_std=0.05, seed=0)
     posterior = fit(SSGP(10, 200), train, progress=False)

@@ -25,6 +25,13 @@ from sympgp.trajectories import Trajectories
 DEFAULT_STEP = 0.25
 """Solver step in scaled time, before refinement: 25 steps an oscillation."""
 
+COMPONENTS, MANY = 4, 8
+"""Gaussians of a mixture, and the degrees of freedom from which on there is only one."""
+ALONE = (
+    "with so many degrees of freedom one set of features is used: the bands are without the "
+    "uncertainty of lengthscales and features"
+)
+
 SPARE_SHARE = 0.3
 """Below this share of observations that the fit does not use up, the noise is not trusted."""
 
@@ -45,7 +52,9 @@ class GaussNewton(InferenceEngine):
        points, each refitted, so that the bands carry their uncertainty.
 
     Args:
-        num_components: Gaussians in the mixture; one ignores hyperparameter uncertainty.
+        num_components: Gaussians in the mixture; one ignores hyperparameter uncertainty. Four when
+            None, and one from eight degrees of freedom on, where the features are so few for the
+            space that other draws of them end in unstable fields.
         max_iterations: accepted steps of one Levenberg-Marquardt search.
         step: solver step in user time; from the data, with refinement, when None.
         hyperparameter_rounds: evidence maximisations, each followed by a search.
@@ -54,7 +63,7 @@ class GaussNewton(InferenceEngine):
         ValueError: a number below one or a step that is not positive.
     """
 
-    num_components: int = 4
+    num_components: int | None = None
     max_iterations: int = 50
     step: float | None = None
     hyperparameter_rounds: int = 2
@@ -62,6 +71,8 @@ class GaussNewton(InferenceEngine):
     def __post_init__(self) -> None:
         for name in ("num_components", "max_iterations", "hyperparameter_rounds"):
             value = getattr(self, name)
+            if name == "num_components" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
         if self.step is not None and not (math.isfinite(self.step) and self.step > 0):
@@ -142,12 +153,14 @@ class GaussNewton(InferenceEngine):
         seed: int,
     ) -> tuple[tuple[Component, ...], tuple[str, ...]]:
         """Refit about draws of the hyperparameters and spectral points; and notes on failures."""
-        if self.num_components == 1:
+        few = model.num_dof < MANY
+        count = self.num_components or (COMPONENTS if few else 1)
+        if count == 1:
             hyper = found.hyperparameters(found.mean)
-            return (component(search, prepared, hyper),), ()
+            notes = () if few or self.num_components else (ALONE,)
+            return (component(search, prepared, hyper),), notes
         components: list[Component] = []
         failed: list[int] = []
-        count = self.num_components
         root = torch.linalg.cholesky(found.covariance)
         points = _stratified(count, len(found.mean) + 1, seed).to(found.mean)
         jumps, ranks = defect.strata(count), points[:, -1].argsort().argsort().tolist()
@@ -172,8 +185,10 @@ class GaussNewton(InferenceEngine):
             components.append(component(one, prepared, hyper))
         if not components:
             components.append(component(search, prepared, found.hyperparameters(found.mean)))
-        notes = [f"component {k + 1} of {count} ended in a worse optimum: left out" for k in failed]
-        return tuple(components), tuple(notes)
+        left_out = [
+            f"component {k + 1} of {count} ended in a worse optimum: left out" for k in failed
+        ]
+        return tuple(components), tuple(left_out)
 
 
 def _scarcity(search: Search, names: tuple[str, ...]) -> tuple[str, ...]:
