@@ -18,6 +18,8 @@ SHAPE, RATE = 1.0, 1e-6
 """Inverse-gamma prior of each channel's noise variance, in scaled units."""
 DEGREES = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0, 30.0)
 """Degrees of freedom to choose from."""
+START = 3.0
+"""Those to begin with."""
 SCALE_UPDATES = 30
 """Fixed-point iterations for the scales that go with them."""
 
@@ -172,7 +174,7 @@ class Noise(ABC):
             group[index] = index[0].clone()
         dof = self.degrees_of_freedom
         free = dof is not None and math.isnan(dof)
-        return ScaledNoise(known, group, unit, DEGREES[-1] if free else dof, free)
+        return ScaledNoise(known, group, unit, START if free else dof, free)
 
 
 @dataclass(frozen=True)

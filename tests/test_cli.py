@@ -242,7 +242,8 @@ def test_new_data_in_other_units_are_refused(here: Path):
     columns = ("--time", "t", "--trajectory-column", "run", "--until", 6, "-o", "out.nc")
     done = in_process("forecast", "fit.pt", "--data", "degrees.csv", *columns)
     assert done.exit_code == 2 and not (here / "out.nc").exists()
-    assert "angle is in deg in degrees.csv, but the posterior was fitted in rad" in done.stderr
+    assert "angle is in deg, but the field was learned in rad" in done.stderr
+    assert done.stdout == ""
 
 
 def test_new_data_of_another_system_are_warned_about(here: Path):

@@ -358,3 +358,12 @@ def test_models_check_their_parts():
         inspect.unwrap(HamiltonianModel.__init__)(
             HamiltonianModel.__new__(HamiltonianModel), FourierEnergy(1), 0.1
         )
+
+
+def test_a_numerical_breakdown_is_said_with_what_may_help(data, monkeypatch):
+    def broken(*_):
+        raise torch.linalg.LinAlgError("not positive-definite")
+
+    monkeypatch.setattr(GaussNewton, "run", broken)
+    with pytest.raises(FloatingPointError, match="gross outliers"):
+        quick(data)

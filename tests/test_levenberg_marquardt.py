@@ -23,6 +23,7 @@ from problems import (
 from torch import Tensor
 
 from sympgp.fields import FixedField
+from sympgp.inference.discrepancy import DefectPosterior
 from sympgp.noise import RATE, SHAPE, log_density
 from sympgp.shooting.layout import Windows
 from sympgp.shooting.levenberg_marquardt import (
@@ -397,3 +398,27 @@ def test_states_under_a_fixed_field_are_those_of_the_dense_normal_equations(dura
     count = len(cov)
     blocks = covariance.reshape(count, 2, count, 2)[range(count), :, range(count)]
     torch.testing.assert_close(cov, blocks, rtol=1e-6, atol=1e-12)
+
+
+# sizes of the jumps between windows
+
+
+@given(st.lists(st.floats(0.01, 1.0), min_size=1, max_size=8), st.integers(1, 6))
+def test_strata_of_the_jumps_keep_their_mean_square(masses, count):
+    """Parts of equal probability, in order; one part is the whole."""
+    weights = [mass / sum(masses) for mass in masses]
+    found = DefectPosterior(tuple(0.1 * 2.0**k for k in range(len(masses))), tuple(weights), 0.0)
+    strata = found.strata(count)
+    assert len(strata) == count and all(
+        a <= b + 1e-12 for a, b in zip(strata, strata[1:], strict=False)
+    )
+    assert found.grid[0] <= strata[0] + 1e-12 and strata[-1] <= found.grid[-1] + 1e-12
+    mean = sum(size**2 for size in strata) / count
+    assert mean == pytest.approx(found.root_mean_square**2)
+
+
+def test_strata_of_equal_probabilities_are_the_grid():
+    found = DefectPosterior((0.1, 0.2, 0.5, 0.9), (0.25,) * 4, 0.0)
+    assert found.strata(4) == pytest.approx([0.1, 0.2, 0.5, 0.9])
+    assert found.strata(2) == pytest.approx([(0.025) ** 0.5, (0.53) ** 0.5])
+    assert DefectPosterior((0.0,), (1.0,), 0.0).strata(3) == [0.0] * 3

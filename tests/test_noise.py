@@ -305,7 +305,6 @@ def test_outliers_hardly_move_a_fit_with_heavy_tails():
     assert dof is not None and dof <= 4.0
 
 
-@pytest.mark.xfail(strict=True, reason="the smoother follows outliers, and windows stay short")
 def test_few_outliers_do_not_break_trajectories():
     posterior = fitted(with_outliers(0.05), StudentTNoise())
     assert posterior.diagnostics.windows_joined

@@ -14,7 +14,7 @@ from sympgp.systems import Duffing, Pendulum
 from sympgp.systems.base import System
 from sympgp.trajectories import Trajectories
 
-ENGINE = GaussNewton(num_components=2)
+QUICK = GaussNewton(num_components=1)
 
 
 def series(values: list[Tensor]) -> Residuals:
@@ -144,15 +144,20 @@ def simulated(system: System | None = None, seed: int = 1) -> Trajectories:
     return system.simulate(4, rate=5, duration=8, noise_std=0.05, missing=0.05, seed=seed)
 
 
-def fitted(data: Trajectories, noise: Noise | None = None, friction: bool = False):
+def fitted(
+    data: Trajectories,
+    noise: Noise | None = None,
+    friction: bool = False,
+    engine: GaussNewton = QUICK,
+):
     dissipation = Friction() if friction else None
     model = SSGP(num_features=20, dissipation=dissipation, noise=noise)
-    return fit(model, data, inference=ENGINE, progress=False)
+    return fit(model, data, inference=engine, progress=False)
 
 
 @pytest.fixture(scope="module")
 def posterior():
-    return fitted(simulated(seed=4))
+    return fitted(simulated(seed=4), engine=GaussNewton(num_components=2))
 
 
 def pooled(posterior) -> np.ndarray:

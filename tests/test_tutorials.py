@@ -56,7 +56,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """The names that csv_to_forecast.py leaves behind, and the folder that it wrote to."""
     path = tmp_path_factory.mktemp("tutorial")
     names = run_small(FOLDER / "csv_to_forecast.py", path)
-    return SimpleNamespace(**names, path=path / "csv_to_forecast")
+    return SimpleNamespace(**names | {"outputs": path / "csv_to_forecast"})
 
 
 def test_every_tutorial_is_found():
@@ -87,12 +87,12 @@ def test_every_tutorial_runs(script: Path, request: pytest.FixtureRequest, tmp_p
 
 
 def test_the_pictures_it_speaks_of_are_written(example: SimpleNamespace):
-    pictures = {picture.stem for picture in example.path.glob("*.png")}
+    pictures = {picture.stem for picture in example.outputs.glob("*.png")}
     text = (FOLDER / "csv_to_forecast.py").read_text(encoding="utf-8")
     prose = [line for line in text.splitlines() if line.startswith("# ")]
     assert len(pictures) == 9
     assert all(any(f"`{name}.png`" in line for line in prose) for name in pictures)
-    for picture in example.path.glob("*.png"):
+    for picture in example.outputs.glob("*.png"):
         assert plt.imread(picture)[..., :3].std() > 0.01  # not a blank page
 
 

@@ -59,7 +59,7 @@ def save(axes, name):
 #
 # With a file of your own, skip this cell. Here is what it does to a perfectly good pendulum: noise of 0.03 rad and 0.1 rad/s, an eighth of the cells empty, the gyroscope silent for a second, seven readings wrong by eight or nine times the noise, one line written twice.
 #
-# The pendulum has $g/l = 9.81\,\mathrm{s}^{-2}$ and friction 0.15 per second. Only the last part of step 5 looks at these numbers.
+# The pendulum has $g/l = 9.81\,\mathrm{s}^{-2}$ and friction 0.15 per second. Only the last part of step 5 compares with these numbers.
 
 # %%
 rig = sg.systems.Pendulum(mass=1.0, length=1.0, gravity=9.81, friction=0.15)
@@ -149,7 +149,7 @@ print(plain.summary())
 # - *noise* should be what you know of your sensors. Ours are better than this.
 # - *friction* with its standard deviation. Amplitudes fall as $\exp(-\eta t/2)$.
 # - *lengthscales* say over what distance $H$ changes: of the order of the data's extent. Far below it, the fit follows noise.
-# - *directions of the field that the data determine*: a dozen or so. If it were all of them, there would be more freedom than prior, and forecasts would owe little to either.
+# - *directions of the field that the data determine*: a dozen or so. If it were most of them, the data would have more to say than the features can, and more features would be in order.
 # - *model discrepancy*: how far the true path may jump off a solution of the equations. "Consistent with none" is what one hopes for.
 # - *the verdict*, and what to worry about.
 
@@ -199,7 +199,7 @@ for name, fit in [("Gaussian", plain), ("Student-t", posterior)]:
 save(sg.plots.residuals(posterior), "residuals")
 
 # %% [markdown]
-# In `residuals.png` the same readings are far out, but no farther than this noise throws one now and then (its residuals are drawn as the normal numbers of equal probability), and all the others fill the band. What the wrong readings had cost is in the standard deviation of the friction.
+# In `residuals.png` the same readings are farthest out, but hardly farther than such noise throws one now and then (its residuals are drawn as the normal numbers of equal probability), and all the others lie on the diagonal. What the wrong readings had cost is in the standard deviation of the friction.
 #
 # The data that were put away had no part in this decision. If they had, they could not judge it any more.
 
@@ -239,7 +239,7 @@ for i, label in enumerate(held_out.labels):
 #
 # Four scores, each with something to hold it against:
 #
-# - *root mean square error*, against that of a forecast which says "the mean of what was seen" at all times. Wrong readings count in both, squared.
+# - *root mean square error*, against that of a forecast which says "the mean of what was seen" at all times. Angle and velocity are in one number here, so it is mostly about the velocity; and wrong readings count, squared.
 # - *coverage*: the share of readings inside 90% bands. It should be near 0.9, above all not below.
 # - *CRPS*, in units of the coordinate: like an absolute error, but of the whole distribution. Bands that are right, but needlessly wide, lose here.
 # - *NLPD*, the negative log predictive density: sharp, honest bands win. One reading far outside a confident band costs a lot.
@@ -352,10 +352,14 @@ print(f"coverage of the nine seconds after: {coverage_after:.2f}")
 
 times = torch.linspace(float(short.times[0][-1]), 12.0, 201, dtype=torch.float64)
 curve = followed.forecast(times, num_samples=NUM_DRAWS)
-save(sg.plots.bands(curve, later, kind="predictive", forecast_start=3.0), "new_recording")
+axes = sg.plots.bands(curve, later, kind="predictive", forecast_start=3.0)
+first, last = float(short.times[0][0]), float(short.times[0][-1])
+path = followed.fitted([torch.linspace(first, last, 101, dtype=torch.float64)])[0]
+sg.plots.bands(path, ax=axes, kind="predictive")
+save(axes, "new_recording")
 
 # %% [markdown]
-# Of `new_recording.png`, the fit has seen the full points of the upper panel only. Those of the lower one are drawn to compare with.
+# In `new_recording.png` the full points of the upper panel are all that was used. Those of the lower one were not, and the band finds them.
 #
 # Data that do not belong to this system are noticed: `condition` warns where residuals are far above the noise, as for a pendulum twice as long.
 
@@ -373,9 +377,7 @@ print(*(warning.message for warning in caught), sep="\n")
 # %%
 beginning = later.between(stop=6.0)
 for name, fit in fits.items():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the wrong ones may say that they do not fit
-        draws = fit.log_likelihood(beginning, num_samples=NUM_DRAWS // 10).sum(1)
+    draws = fit.log_likelihood(beginning, num_samples=NUM_DRAWS // 10).sum(1)
     mean = draws.logsumexp(0) - np.log(len(draws))
     print(f"{name:12} {float(mean) / beginning.num_observations:6.2f} nats per reading")
 

@@ -130,8 +130,8 @@ def forecast(
     index = find_trajectory(trajectory, shown.labels)
     times = time_grid(float(shown.times[index][-1]), until, step)
     if data is not None:
-        click.echo(f"{data}: {describe_data(shown)}")
         posterior = posterior.condition(shown)
+        click.echo(f"{data}: {describe_data(shown)}")
     ahead = posterior.forecast(times, trajectory=index, num_samples=samples, seed=seed)
     ahead.to_netcdf(output)
     click.echo(describe_rollouts(ahead))

@@ -76,22 +76,10 @@ def read_alike(
     trajectory: str | None,
     text: Mapping[str, Any],
 ) -> Trajectories:
-    """Read new trajectories of a posterior's system: its columns, in its units.
+    """Read new trajectories of a posterior's system, from columns of the same names.
 
     Raises:
-        ValueError: the file cannot be read, or says other units.
+        ValueError: the file cannot be read.
     """
-    import sympgp as sg
-
     names, n = posterior.names, posterior.num_dof
-    data = read(path, text, q=names[:n], p=names[n:], time=time, trajectory=trajectory)
-    for name, unit in data.units.items():
-        known = posterior.units.get(name, unit)
-        if unit != known:
-            raise ValueError(
-                f"--data: {name} is in {unit} in {path}, but the posterior was fitted in {known}"
-            )
-    units = {**posterior.units, **data.units}
-    return sg.Trajectories(
-        list(data.times), list(data.states), names=names, units=units, labels=data.labels
-    )
+    return read(path, text, q=names[:n], p=names[n:], time=time, trajectory=trajectory)

@@ -40,6 +40,7 @@ def fit(
 
     Raises:
         ValueError: model and data that do not fit together, before any computing.
+        FloatingPointError: the numbers broke down, with what may help.
 
     Example:
         >>> from sympgp.systems import Pendulum
@@ -66,7 +67,14 @@ def fit(
             bar.update()
             bar.refresh()
 
-        return engine.run(model, data, seed, report)
+        try:
+            return engine.run(model, data, seed, report)
+        except torch.linalg.LinAlgError as error:
+            raise FloatingPointError(
+                f"the fit broke down numerically ({error}): look for gross outliers or values in "
+                "other units in the data, and see StudentTNoise() for outliers; a known noise may "
+                "be far too small"
+            ) from error
 
 
 def _on_device(data: Trajectories, device: torch.device | str | None) -> Trajectories:

@@ -8,7 +8,7 @@ Long trajectories are cut into overlapping pieces, so that the cost stays linear
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -160,7 +160,8 @@ def smooth_robustly(
         return nodes, noise, path
     for _ in range(REWEIGHTINGS):
         residual = path.stages[:, 0] - nodes.values
-        noise, std = noise.refined(residual, nodes.mask)
+        # With the degrees of freedom at hand: a smoother's residuals say little about tails.
+        _, std = replace(noise, free=False).refined(residual, nodes.mask)
         nodes = nodes.reweighted(noise.weights(residual, std))
         path = smooth(nodes, parts)
     return nodes, noise, path
