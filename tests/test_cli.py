@@ -136,6 +136,7 @@ def test_without_dissipation_energy_is_kept(here: Path):
     assert loss[1] < 1e-3 * loss[0]
 
 
+@pytest.mark.slow
 def test_every_kind_of_picture_can_be_drawn(here: Path):
     done = in_process("plot", "fit.pt")
     assert done.exit_code == 0, done.output
@@ -157,6 +158,7 @@ def test_draws_of_a_file_can_be_drawn(here: Path):
     assert is_picture(here / "some-bands.png") and is_picture(here / "some-energy.png")
 
 
+@pytest.mark.slow
 def test_netcdf_is_fitted_as_the_same_table_is(here: Path):
     """Names and units come from the file, and noise with outliers from an option."""
     data = sg.Trajectories.from_csv("data.csv", "angle", "velocity", units={"angle": "rad"})
@@ -174,6 +176,7 @@ def test_netcdf_is_fitted_as_the_same_table_is(here: Path):
     assert done.exit_code == 2 and "--sep: data.nc is NetCDF" in done.stderr
 
 
+@pytest.mark.slow
 def test_dialects_are_found_out_or_said(here: Path):
     frame = sg.Trajectories.from_csv("data.csv", "angle", "velocity").to_pandas()
     frame.to_csv("german.csv", sep=";", decimal=",", index=False)
@@ -194,6 +197,7 @@ def test_dialects_are_found_out_or_said(here: Path):
     assert torch.equal(stds[0], stds[1]) and torch.equal(stds[0], stds[2])
 
 
+@pytest.mark.slow
 def test_known_noise_stays_as_it_is(here: Path):
     levels = ("--noise-std", "velocity=0.07")
     done = in_process("fit", "data.csv", *COLUMNS, *levels, "--quiet", "-o", "known.pt")
@@ -276,6 +280,7 @@ def test_the_summary_is_that_of_the_posterior(here: Path):
     assert done.exit_code == 0 and done.stdout.strip() == sg.load("fit.pt").summary()
 
 
+@pytest.mark.slow
 def test_several_degrees_of_freedom(here: Path):
     """Two uncoupled pendulums side by side."""
     one, two = (
@@ -302,6 +307,7 @@ def test_several_degrees_of_freedom(here: Path):
     assert "section" not in in_process("plot", "two.nc").stdout
 
 
+@pytest.mark.slow
 def test_the_demo_runs_within_a_minute(tmp_path: Path):
     done = sympgp("demo", "--out", "made/demo", folder=tmp_path)
     assert done.returncode == 0, done.stderr

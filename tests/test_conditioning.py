@@ -311,6 +311,7 @@ def test_data_of_another_system_are_warned_about(posterior, system):
         posterior.condition(unseen(1, system=system))
 
 
+@pytest.mark.slow
 def test_data_in_other_units_are_warned_about(posterior):
     data = unseen(1, duration=2.0)
     with pytest.warns(MisfitWarning, match="in other units"):
@@ -344,6 +345,7 @@ def outlying(share: float, size: float, seed: int, count: int = 3) -> Trajectori
     return replaced(unseen(count), states)
 
 
+@pytest.mark.slow
 def test_outliers_hardly_move_the_states_under_heavy_tails(posterior):
     truth = torch.stack([x[0] for x in unseen(8, noise_std=0.0).states])
     data = outlying(0.2, 0.7, seed=0, count=8)
@@ -355,6 +357,7 @@ def test_outliers_hardly_move_the_states_under_heavy_tails(posterior):
 
 
 @pytest.mark.xfail(strict=True, reason="the search may begin from outliers that are neighbours")
+@pytest.mark.slow
 def test_gross_outliers_do_not_lead_astray(posterior):
     truth = torch.stack([x[0] for x in unseen(noise_std=0.0).states])
     for seed in (1, 5):

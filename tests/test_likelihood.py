@@ -58,6 +58,7 @@ def test_entries_are_those_of_the_dense_marginal_likelihood(num_dof, friction, j
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_jumps_of_the_field_widen_the_likelihood():
     """Under a posterior with jumps, data that jump are likely; they are not without."""
     still, jumping = linear_posterior(width=1e-3), linear_posterior(jump_std=0.3, width=1e-3)
@@ -82,6 +83,7 @@ def test_observations_do_not_depend_on_later_ones():
 
 
 @pytest.mark.parametrize("jump_std", [0.0, 0.1])
+@pytest.mark.slow
 def test_trajectories_are_independent_given_the_field(jump_std):
     """Together, alone and in another order they have the same entries."""
     posterior = linear_posterior(jump_std=jump_std)
@@ -166,6 +168,7 @@ def test_rows_of_a_curved_field_sum_to_the_integral_over_first_states(pendulum, 
     assert own == pytest.approx(quadrature(pendulum, draw, data), abs=0.05)
 
 
+@pytest.mark.slow
 def test_heavy_tails_sum_to_nearly_the_integral_over_first_states(pendulum):
     """Student's t is filtered by weighted Gaussians; two outliers of twenty deviations."""
     components = [replace(c, noise_dof=4.0) for c in pendulum.components]
@@ -234,6 +237,7 @@ def test_own_data_under_heavy_tails():
     torch.testing.assert_close(found[:, :size], torch.as_tensor(expected).flatten(1))
 
 
+@pytest.mark.slow
 def test_conditioned_posteriors_have_new_data_as_their_own(pendulum):
     """The marginal likelihood of the data is below their likelihood given the best states."""
     data = unseen()
@@ -264,6 +268,7 @@ def test_counts_below_one_are_refused(pendulum, count):
             pendulum.log_likelihood(data, count)
 
 
+@pytest.mark.slow
 def test_without_dissipation_only_new_data_have_a_likelihood(pendulum):
     still = pendulum.without_dissipation()
     with pytest.raises(ValueError, match="log_likelihood: the training trajectories were damped"):

@@ -285,6 +285,7 @@ def test_known_noise_is_the_fits_noise():
     assert float(noise.mean[1]) == pytest.approx(0.05, rel=0.3)
 
 
+@pytest.mark.slow
 def test_outliers_hardly_move_a_fit_with_heavy_tails():
     """Field errors stay near those of clean data, and the scale is that of the bulk."""
     system, clean = Pendulum(), with_outliers(0.0)

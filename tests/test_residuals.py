@@ -223,6 +223,7 @@ def test_outliers_are_found_out(outlying):
     assert bool((check.predictive["tails"] < DOUBT).any())
 
 
+@pytest.mark.slow
 def test_outliers_are_allowed_for_by_heavy_tails(outlying):
     posterior = fitted(outlying, StudentTNoise(dof=2))
     check = posterior.check()
@@ -253,6 +254,7 @@ class VanDerPol(System):
 @pytest.mark.parametrize(
     ("system", "friction"), [(Pendulum(friction=0.3), False), (VanDerPol(), True)]
 )
+@pytest.mark.slow
 def test_data_of_another_structure_are_found_out(system, friction):
     """Damped data under a conservative model; a limit cycle under friction."""
     posterior = fitted(simulated(system), friction=friction)
@@ -266,12 +268,14 @@ def test_data_of_another_structure_are_found_out(system, friction):
 
 
 @pytest.mark.parametrize("std", [0.01, 0.2])
+@pytest.mark.slow
 def test_known_noise_of_a_wrong_size_is_found_out(std):
     check = fitted(simulated(), GaussianNoise(std=std)).check()
     assert any("than the noise" in found for found in check.findings)
 
 
 @pytest.mark.xfail(strict=True, reason="measured before the lengthscales are learned")
+@pytest.mark.slow
 def test_residuals_that_are_white_count_in_full():
     """Observations are not discounted for correlations that the final fit is without."""
     posterior = fitted(simulated(Duffing(), seed=1))

@@ -130,6 +130,7 @@ def test_the_spring_pendulum_and_the_square_pendulum_start_in_cubes():
 # --- orbits
 
 
+@pytest.mark.slow
 def test_kepler_orbits_close_after_each_period():
     """To the accuracy that is promised of all systems over ten periods."""
     orbits = Kepler(mu=1.7)
