@@ -9,7 +9,7 @@ from torch import Tensor
 from sympgp.dissipation import Conservative, Friction
 from sympgp.energies import FourierEnergy
 from sympgp.fields import HamiltonianField
-from sympgp.posterior import Component, Diagnostics, Posterior, WindowStates
+from sympgp.posterior import Diagnostics, GaussianComponent, Posterior, WindowStates
 from sympgp.shooting.layout import Nodes, Windows
 from sympgp.shooting.sensitivities import INITIAL_VARIANCE
 from sympgp.trajectories import Trajectories
@@ -55,7 +55,7 @@ def linear_posterior(
         jump_std=jump_std,
         spacing=1.0,
     )
-    component = Component(
+    component = GaussianComponent(
         field=field,
         theta=theta,
         factor=torch.linalg.cholesky(precision),

@@ -6,7 +6,7 @@ import torch
 from problems import randn, random_field, tensor
 from scipy import stats
 
-from sympgp.posterior import Component, WindowStates
+from sympgp.posterior import GaussianComponent, WindowStates
 from sympgp.posterior.component import _gamma, truncated_moments, truncated_quantile
 
 LEVELS = tensor([0.01, 0.3, 0.5, 0.9, 0.999])
@@ -42,7 +42,7 @@ def test_gamma_draws_have_the_gamma_distribution(shape):
     assert float(draws.mean()) == pytest.approx(shape, rel=0.03)
 
 
-def component(mode: float = 0.1, friction: bool = True, seed: int = 0) -> Component:
+def component(mode: float = 0.1, friction: bool = True, seed: int = 0) -> GaussianComponent:
     """A component without training trajectories, its friction near ``mode`` give or take 0.1."""
     field, theta = random_field(1, friction=friction)
     size = len(theta)
@@ -67,7 +67,7 @@ def component(mode: float = 0.1, friction: bool = True, seed: int = 0) -> Compon
         0.0,
         1.0,
     )
-    return Component(
+    return GaussianComponent(
         field=field,
         theta=theta,
         factor=torch.linalg.cholesky(torch.linalg.inv(covariance)),
@@ -108,7 +108,7 @@ def test_moments_without_friction_are_the_gaussian_ones():
 @pytest.mark.parametrize("mode", [-0.3, 0.1])
 def test_draws_have_the_cut_distribution(mode):
     one, num = component(mode), 20_000
-    theta, noise = one.sample(num, torch.Generator().manual_seed(1))
+    theta, noise, _ = one.sample(num, torch.Generator().manual_seed(1))
     assert bool((theta[:, -1] >= 0).all())
     exact = stats.truncnorm(-mode / 0.1, np.inf, loc=mode, scale=0.1)
     assert stats.kstest(theta[:, -1].numpy(), exact.cdf).pvalue > 1e-4
@@ -135,7 +135,7 @@ def test_field_moments_are_those_of_many_draws(friction):
     one = component(0.5, friction)
     z = randn(6, 2, seed=3)
     mean, variance = one.field_moments(z)
-    theta, _ = one.sample(20_000, torch.Generator().manual_seed(2))
+    theta, *_ = one.sample(20_000, torch.Generator().manual_seed(2))
     values = one.field.bind(theta)(0.0, z.expand(len(theta), 6, 2))
     # The field is bilinear in weights and friction: their covariance and the square of both
     # deviations are left out of the moments.

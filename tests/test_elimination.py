@@ -130,21 +130,16 @@ def test_sampled_window_states_have_the_dense_distribution(quadratic):
     states = window_states(quadratic)
     inverse = torch.linalg.inv(Q[:-params, :-params])
     mean, slope = -inverse @ g[:-params], -inverse @ Q[:-params, -params:]
-    for trajectory in range(len(windows.chain)):
-        own = states.windows(trajectory)
-        index = torch.cat([torch.arange(2 * k, 2 * k + 2) for k in own])
-        size = len(index)
-        still = torch.zeros(1, params).double()
-        quiet = torch.zeros(1, len(own), 2).double()
-        centre = states.sample(trajectory, still, quiet).reshape(-1)
-        torch.testing.assert_close(centre, mean[index])
-        white = torch.eye(size).double().reshape(size, len(own), 2)
-        root = states.sample(trajectory, still.expand(size, -1), white).reshape(size, -1) - centre
-        torch.testing.assert_close(root.mT @ root, inverse[index][:, index])
-        moved = states.sample(
-            trajectory, torch.eye(params).double(), quiet.expand(params, -1, -1)
-        ).reshape(params, -1)
-        torch.testing.assert_close((moved - centre).mT, slope[index])
+    size = windows.num_windows * 2
+    still = torch.zeros(1, params).double()
+    quiet = torch.zeros(1, windows.num_windows, 2).double()
+    centre = states.sample(still, quiet).reshape(-1)
+    torch.testing.assert_close(centre, mean)
+    white = torch.eye(size).double().reshape(size, -1, 2)
+    root = states.sample(still.expand(size, -1), white).reshape(size, -1) - centre
+    torch.testing.assert_close(root.mT @ root, inverse)
+    moved = states.sample(torch.eye(params).double(), quiet.expand(params, -1, -1))
+    torch.testing.assert_close((moved.reshape(params, -1) - centre).mT, slope)
 
 
 def test_the_smoothed_start_is_the_dense_one(quadratic):

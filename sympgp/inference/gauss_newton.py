@@ -17,7 +17,7 @@ from sympgp.inference.evidence import FrozenModel, HyperPosterior
 from sympgp.inference.search import OSCILLATION, WORSE, Search
 from sympgp.inference.start import Prepared, integral_form, prepare
 from sympgp.models import HamiltonianModel
-from sympgp.posterior import Component, Diagnostics, Posterior, WindowStates
+from sympgp.posterior import Component, Diagnostics, GaussianComponent, Posterior, WindowStates
 from sympgp.shooting.layout import Windows
 from sympgp.shooting.levenberg_marquardt import Solution
 from sympgp.trajectories import Trajectories
@@ -212,7 +212,7 @@ def _stratified(count: int, dim: int, seed: int) -> Tensor:
     return points / points.std(0, correction=0)
 
 
-def component(search: Search, prepared: Prepared, hyper: dict[str, Tensor]) -> Component:
+def component(search: Search, prepared: Prepared, hyper: dict[str, Tensor]) -> GaussianComponent:
     """Package the present solution as one Gaussian of the posterior."""
     solution = search.solution
     if solution is None:
@@ -221,7 +221,7 @@ def component(search: Search, prepared: Prepared, hyper: dict[str, Tensor]) -> C
     shape, rate = _noise_posterior(search, solution)
     spacing = search.duration if math.isfinite(search.duration) else OSCILLATION
     states = WindowStates.about(search.problem(), estimate.start, chain, search.defect_std, spacing)
-    return Component(
+    return GaussianComponent(
         field=search.field,
         theta=estimate.theta,
         factor=torch.linalg.cholesky(solution.precision),

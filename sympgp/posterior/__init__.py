@@ -1,6 +1,11 @@
 """What every inference engine returns: the posterior over a field, its draws and its rollouts."""
 
-from sympgp.posterior.component import Component
+from sympgp.posterior.component import (
+    Component,
+    GaussianComponent,
+    JointDraws,
+    SampledComponent,
+)
 from sympgp.posterior.conditioning import MisfitWarning
 from sympgp.posterior.diagnostics import Diagnostics
 from sympgp.posterior.draws import FunctionDraws, Marginal
@@ -14,10 +19,13 @@ __all__ = [
     "Diagnostics",
     "FitCheck",
     "FunctionDraws",
+    "GaussianComponent",
+    "JointDraws",
     "Marginal",
     "MisfitWarning",
     "Posterior",
     "Residuals",
+    "SampledComponent",
     "WindowStates",
     "load",
 ]

@@ -1,9 +1,11 @@
-"""One Gaussian component of a posterior: weights, dissipation, noise and states, scaled units."""
+"""Components of a posterior: weights, dissipation, noise and states together, scaled units."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -16,38 +18,128 @@ POINTS_AT_ONCE = 2_000_000
 """Numbers of one Jacobian block held at a time while variances are computed."""
 
 
+class JointDraws(NamedTuple):
+    """Draws of everything that one component is about, scaled units.
+
+    Attributes:
+        theta: (S, P + K) weights and dissipation parameters.
+        noise_std: (S, D).
+        start: (S, W, D) states at the starts of all shooting windows of the training
+            trajectories; None where the posterior is about a field only.
+    """
+
+    theta: Float[Tensor, "draws params"]
+    noise_std: Float[Tensor, "draws dim"]
+    start: Float[Tensor, "draws windows dim"] | None
+
+
 @dataclass(frozen=True, eq=False)
-class Component:
-    """``theta = (w, rho) ~ N(mean, precision^-1)`` cut to ``rho >= 0``, for one set of features.
+class Component(ABC):
+    """One part of a posterior: ``theta = (w, rho)``, noise and states for one set of features.
 
     Attributes:
         field: features and dissipation matrices that theta multiplies.
-        theta: (P + K,) mode of the Gaussian before the cut; K is zero or one.
-        factor: (P + K, P + K) lower Cholesky factor of its precision.
-        noise_std: (D,) noise at which the precision was computed.
-        noise_shape, noise_rate: (D,) of the inverse-gamma posterior of the noise variance; where
-            the noise is known the shape is infinite and the rate is its variance.
+        theta: (P + K,) centre of the distribution, about which the states are linearised; K is
+            zero or one.
+        noise_std: (D,) a typical noise, at which other states are inferred.
         noise_group: (D,) channels with the same number share one noise level in user units.
         noise_dof: degrees of freedom of Student's t noise; None for Gaussian noise.
         hyperparameters: by name.
-        states: the training trajectories' states given theta.
+        states: the training trajectories' states given theta; None without trajectories.
     """
 
     field: HamiltonianField
     theta: Float[Tensor, " params"]
-    factor: Float[Tensor, "params params"]
     noise_std: Float[Tensor, " dim"]
-    noise_shape: Float[Tensor, " dim"]
-    noise_rate: Float[Tensor, " dim"]
     noise_group: Int[Tensor, " dim"]
     noise_dof: float | None
     hyperparameters: dict[str, Tensor]
-    states: WindowStates
+    states: WindowStates | None
 
-    def sample(
-        self, num: int, generator: torch.Generator
-    ) -> tuple[Float[Tensor, "draws params"], Float[Tensor, "draws dim"]]:
-        """Draws of theta and of the noise standard deviations."""
+    @abstractmethod
+    def sample(self, num: int, generator: torch.Generator) -> JointDraws:
+        """Draws of theta, the noise and the states together."""
+
+    @abstractmethod
+    def moments(self) -> tuple[Float[Tensor, " params"], Float[Tensor, "params root"]]:
+        """Mean of theta and a root of its covariance, the truncation included."""
+
+    @abstractmethod
+    def noise_moments(self) -> tuple[Float[Tensor, " dim"], Float[Tensor, " dim"]]:
+        """Mean and variance of the noise standard deviations."""
+
+    @abstractmethod
+    def damping_moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the dissipation parameters, (K,) each."""
+
+    @abstractmethod
+    def first_states(self) -> tuple[Float[Tensor, "paths dim"], Float[Tensor, "paths dim"]]:
+        """Mean and variance of each training trajectory's first state."""
+
+    @abstractmethod
+    def with_states(self, states: WindowStates) -> Component:
+        """The same parameters with the states of other trajectories, given theta."""
+
+    @property
+    def window_states(self) -> WindowStates:
+        """The states, where there are any.
+
+        Raises:
+            ValueError: the posterior is about a field only.
+        """
+        if self.states is None:
+            raise ValueError("this posterior was learned from derivatives: it has no trajectories")
+        return self.states
+
+    def field_root(
+        self, z: Float[Tensor, "batch dim"], theta: Tensor, root: Tensor
+    ) -> Float[Tensor, "batch dim root"]:
+        """``df/dtheta root``: its rows' squares sum to the variance of the field."""
+        return self.field.parameter_jacobian(z, theta) @ root
+
+    def field_moments(
+        self, z: Float[Tensor, "batch dim"]
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch dim"]]:
+        """Mean and variance of the scaled field, linear in theta about its mean."""
+        theta, root = self.moments()
+        bound = self.field.bind(theta)
+        size = max(1, POINTS_AT_ONCE // (z.shape[-1] * len(theta)))
+        variance = [(self.field_root(part, theta, root) ** 2).sum(-1) for part in z.split(size)]
+        return bound(0.0, z), torch.cat(variance)
+
+    def energy_moments(
+        self, z: Float[Tensor, "batch dim"], reference: Float[Tensor, " dim"]
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+        """Mean and variance of the scaled ``H(z) - H(reference)``."""
+        theta, root = self.moments()
+        num = self.field.num_weights
+        basis = self.field.basis
+        anchor = basis.features(reference)
+        means, variances = [], []
+        for part in z.split(max(1, POINTS_AT_ONCE // num)):
+            features = basis.features(part) - anchor
+            means.append(features @ theta[:num])
+            variances.append(((features @ root[:num]) ** 2).sum(-1))
+        return torch.cat(means), torch.cat(variances)
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianComponent(Component):
+    """``theta ~ N(mode, precision^-1)`` cut to ``rho >= 0``, states Gaussian given theta.
+
+    Attributes:
+        factor: (P + K, P + K) lower Cholesky factor of the precision of the Gaussian before the
+            cut, whose mode is ``theta``, at the noise ``noise_std``.
+        noise_shape, noise_rate: (D,) of the inverse-gamma posterior of the noise variance; where
+            the noise is known the shape is infinite and the rate is its variance.
+    """
+
+    factor: Float[Tensor, "params params"]
+    noise_shape: Float[Tensor, " dim"]
+    noise_rate: Float[Tensor, " dim"]
+
+    def sample(self, num: int, generator: torch.Generator) -> JointDraws:
+        """Draws of theta, the noise and the states together."""
         white = normal((num, len(self.theta)), self.theta, generator)
         step = torch.linalg.solve_triangular(self.factor.mT, white.mT, upper=True).mT
         theta = self.theta + step
@@ -58,7 +150,18 @@ class Component:
             cut = truncated_quantile(self.theta[-1], deviation, uniform)
             theta = theta + (cut - free).unsqueeze(-1) * direction
         unit = _gamma(self.noise_shape, num, generator)[:, self.noise_group]
-        return theta, (self.noise_rate / unit).sqrt()
+        noise_std = (self.noise_rate / unit).sqrt()
+        return JointDraws(theta, noise_std, self._draw_states(theta, generator))
+
+    def with_states(self, states: WindowStates) -> Component:
+        """The same parameters with other states."""
+        return replace(self, states=states)
+
+    def _draw_states(self, theta: Tensor, generator: torch.Generator) -> Tensor | None:
+        if self.states is None:
+            return None
+        white = normal((len(theta), *self.states.mean.shape), theta, generator)
+        return self.states.sample(theta - self.theta, white)
 
     def noise_moments(self) -> tuple[Float[Tensor, " dim"], Float[Tensor, " dim"]]:
         """Mean and variance of the noise standard deviations."""
@@ -97,36 +200,70 @@ class Component:
         root = root - shrink * torch.outer(root @ row, row)
         return self.theta + (mean - self.theta[-1]) * direction, root
 
-    def field_root(
-        self, z: Float[Tensor, "batch dim"], theta: Tensor, root: Tensor
-    ) -> Float[Tensor, "batch dim params"]:
-        """``df/dtheta root``: its rows' squares sum to the variance of the field."""
-        return self.field.parameter_jacobian(z, theta) @ root
-
-    def field_moments(
-        self, z: Float[Tensor, "batch dim"]
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch dim"]]:
-        """Mean and variance of the scaled field, linear in theta about its mean."""
+    def first_states(self) -> tuple[Float[Tensor, "paths dim"], Float[Tensor, "paths dim"]]:
+        """Mean and variance of each training trajectory's first state."""
         theta, root = self.moments()
-        bound = self.field.bind(theta)
-        size = max(1, POINTS_AT_ONCE // (z.shape[-1] * len(theta)))
-        variance = [(self.field_root(part, theta, root) ** 2).sum(-1) for part in z.split(size)]
-        return bound(0.0, z), torch.cat(variance)
-
-    def energy_moments(
-        self, z: Float[Tensor, "batch dim"], reference: Float[Tensor, " dim"]
-    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
-        """Mean and variance of the scaled ``H(z) - H(reference)``."""
-        theta, root = self.moments()
-        num = self.field.num_weights
-        basis = self.field.basis
-        anchor = basis.features(reference)
+        states = self.window_states
         means, variances = [], []
-        for part in z.split(max(1, POINTS_AT_ONCE // num)):
-            features = basis.features(part) - anchor
-            means.append(features @ theta[:num])
-            variances.append(((features @ root[:num]) ** 2).sum(-1))
-        return torch.cat(means), torch.cat(variances)
+        for trajectory in range(len(states.chain)):
+            centre, slope, cov = states.smoothed_start(trajectory)
+            means.append(centre + slope @ (theta - self.theta))
+            variances.append(cov.diagonal() + ((slope @ root) ** 2).sum(-1))
+        return torch.stack(means), torch.stack(variances)
+
+
+@dataclass(frozen=True, eq=False)
+class SampledComponent(Component):
+    """A bank of draws, as Monte Carlo methods give them; theta and noise_std are their means.
+
+    Attributes:
+        draws: theta (B, P + K), noise (B, D) and window states (B, W, D), each row one draw. The
+            states are None where ``states`` describes them given theta.
+    """
+
+    draws: JointDraws
+
+    def sample(self, num: int, generator: torch.Generator) -> JointDraws:
+        """Rows of the bank: each once, in random order, before any comes again."""
+        size = len(self.draws.theta)
+        rounds = [torch.randperm(size, generator=generator) for _ in range(-(-num // size))]
+        index = torch.cat(rounds)[:num].to(self.theta.device)
+        theta, start = self.draws.theta[index], self.draws.start
+        if start is not None:
+            start = start[index]
+        elif self.states is not None:
+            white = normal((num, *self.states.mean.shape), theta, generator)
+            start = self.states.sample(theta - self.theta, white)
+        return JointDraws(theta, self.draws.noise_std[index], start)
+
+    def with_states(self, states: WindowStates) -> Component:
+        """The same parameters with other states, to be drawn given each theta."""
+        return replace(self, states=states, draws=self.draws._replace(start=None))
+
+    def moments(self) -> tuple[Float[Tensor, " params"], Float[Tensor, "params root"]]:
+        """Mean of the draws, and their deviations as a root of the covariance."""
+        theta = self.draws.theta
+        return self.theta, ((theta - self.theta) / max(1, len(theta) - 1) ** 0.5).mT
+
+    def noise_moments(self) -> tuple[Float[Tensor, " dim"], Float[Tensor, " dim"]]:
+        """Mean and variance of the noise standard deviations."""
+        noise = self.draws.noise_std
+        return noise.mean(0), noise.var(0)
+
+    def damping_moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the dissipation parameters, (K,) each."""
+        rho = self.draws.theta[:, self.field.num_weights :]
+        return rho.mean(0), rho.var(0)
+
+    def first_states(self) -> tuple[Float[Tensor, "paths dim"], Float[Tensor, "paths dim"]]:
+        """Mean and variance of each training trajectory's first state."""
+        first = self.window_states.chain[:, 0]
+        start = self.draws.start
+        if start is None:
+            start = self.sample(len(self.draws.theta), torch.Generator().manual_seed(0)).start
+        if start is None:
+            raise RuntimeError("the states of the draws are unknown")
+        return start[:, first].mean(0), start[:, first].var(0)
 
 
 def normal(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:

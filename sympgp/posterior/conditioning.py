@@ -109,7 +109,7 @@ def condition(posterior: Posterior, data: Trajectories) -> Posterior:
     components, misfit = [], torch.zeros(())
     for component in posterior.components:
         found = follow(component, nodes, solver_step(posterior))
-        components.append(replace(component, states=_window_states(component, found)))
+        components.append(component.with_states(_window_states(component, found)))
         residual = ((found.states - nodes.values) / component.noise_std)[nodes.mask]
         misfit = misfit + _size(residual, component.noise_dof) / len(posterior.components)
     if float(misfit) > MISFIT:
@@ -141,7 +141,7 @@ def follow(component: Component, nodes: Nodes, step: float) -> Followed:
     From short windows that may come apart to the fit's own: with the field known, states between
     them need no other start than straight lines through the observations.
     """
-    own = component.states
+    own = component.window_states
     joined = own.jump_std == 0.0
     stages = [(FIRST_WINDOW, FIRST_DEFECT), (own.spacing, 0.1 * FIRST_DEFECT)]
     stages.append((math.inf, 0.0) if joined else (own.spacing, own.jump_std))
@@ -211,5 +211,5 @@ def _window_states(component: Component, found: Followed) -> WindowStates:
     linear = linearize(component.field, component.theta, path, solution.nodes, windows, found.step)
     chain = problem.eliminate(linear, estimate, end)
     return WindowStates.about(
-        problem, estimate.start, chain, found.defect_std, component.states.spacing
+        problem, estimate.start, chain, found.defect_std, component.window_states.spacing
     )

@@ -72,6 +72,7 @@ class Draws:
         weights: (S, P).
         theta: (S, P + K).
         noise_std: (S, D).
+        start: (S, W, D) states at the starts of the training windows; None without trajectories.
     """
 
     field: BoundField
@@ -79,6 +80,7 @@ class Draws:
     weights: Float[Tensor, "draws weights"]
     theta: Float[Tensor, "draws params"]
     noise_std: Float[Tensor, "draws dim"]
+    start: Float[Tensor, "draws windows dim"] | None = None
 
 
 class FunctionDraws:

@@ -33,7 +33,7 @@ class FieldPosterior(ABC):
     """Posterior over ``dx/dt = (J - R) grad H(x)`` and the noise, without any trajectory.
 
     Attributes:
-        components: the Gaussians, in scaled units.
+        components: what it is a mixture of, in scaled units.
         scaling: between scaled and user units.
         dissipation_family: the prior family of R.
     """
@@ -143,10 +143,10 @@ class FieldPosterior(ABC):
             num = num_samples // count + (k < num_samples % count)
             if not num:
                 continue
-            theta, noise = component.sample(num, generator)
+            theta, noise, start = component.sample(num, generator)
             weights = theta[:, : component.field.num_weights]
             bound = component.field.bind(theta)
-            parts.append(Draws(bound, component.field.basis, weights, theta, noise))
+            parts.append(Draws(bound, component.field.basis, weights, theta, noise, start))
         return FunctionDraws(parts, self.scaling, torch.zeros_like(self.scaling.center))
 
     def _scaled_states(self, x: Any, name: str = "x") -> Float[Tensor, "batch dim"]:

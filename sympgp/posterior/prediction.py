@@ -61,18 +61,8 @@ def joint_field(
 
 def initial_states(posterior: Posterior) -> Marginal:
     """Moments of each training trajectory's first state, user units."""
-    means, variances = [], []
-    for component in posterior.components:
-        theta, root = component.moments()
-        delta = theta - component.theta
-        mean, variance = [], []
-        for trajectory in range(len(posterior.data)):
-            centre, slope, cov = component.states.smoothed_start(trajectory)
-            mean.append(centre + slope @ delta)
-            variance.append(cov.diagonal() + ((slope @ root) ** 2).sum(-1))
-        means.append(torch.stack(mean))
-        variances.append(torch.stack(variance))
-    scaled = mixture_moments(means, variances)
+    moments = [component.first_states() for component in posterior.components]
+    scaled = mixture_moments(*zip(*moments, strict=True))
     scaling = posterior.scaling
     return Marginal(scaling.to_user(scaled.mean), scaled.stddev * scaling.scale)
 
@@ -218,8 +208,7 @@ def rollout(
     samples, diverged = [], []
     for component, part in _paired(posterior, draws):
         start = z0.expand(len(part.theta), *z0.shape)
-        std = component.states.jump_std if discrepancy else 0.0
-        jump = (std, component.states.spacing)
+        jump = component.window_states.jump if discrepancy else (0.0, 0.0)
         paths, lost = solver.with_jumps(part.field, start, grid, jump, generator)
         samples.append(paths)
         diverged.append(lost)
@@ -241,7 +230,7 @@ def forecast(
 ) -> Rollouts:
     """Continue a training trajectory from the joint posterior of its last window and the field."""
     wanted = scaled_times(posterior.scaling, times)
-    seen = float(posterior.components[0].states.last[trajectory])
+    seen = float(posterior.components[0].window_states.last[trajectory])
     scaling = posterior.scaling
     last = float(scaling.time_origin + scaling.time_scale * seen)
     if wanted[0] < seen - ROUNDING:
@@ -254,16 +243,13 @@ def forecast(
     solver = _Solver(posterior, integrator, wanted[-1] - seen)
     samples, diverged = [], []
     for component, part in _paired(posterior, draws):
-        states = component.states
-        windows = states.windows(trajectory)
-        white = normal((len(part.theta), len(windows), states.dim), part.theta, generator)
-        z = states.sample(trajectory, part.theta - component.theta, white)[:, -1:]
-        begin = float(states.times[windows[-1]])
+        states = component.window_states
+        last = states.windows(trajectory)[-1]
+        z, begin = _starts(part)[:, last : last + 1], float(states.times[last])
         if seen > begin:
             z = solver(part.field, z, [begin, seen])[0][:, :, -1]
         grid = [seen, *wanted[1:]] if wanted[0] <= seen + ROUNDING else [seen, *wanted]
-        jump = (states.jump_std, states.spacing)
-        paths, lost = solver.with_jumps(part.field, z, grid, jump, generator)
+        paths, lost = solver.with_jumps(part.field, z, grid, states.jump, generator)
         samples.append(paths[:, :, -len(times) :])
         diverged.append(lost)
     return _package(posterior, draws, torch.cat(samples), torch.cat(diverged), times, seed)
@@ -286,10 +272,9 @@ def fitted(
     solver = _Solver(posterior, None, 0.0)
     samples, diverged = [], []
     for component, part in _paired(posterior, draws):
-        states = component.states
+        states = component.window_states
         windows = states.windows(trajectory)
-        white = normal((len(part.theta), len(windows), states.dim), part.theta, generator)
-        starts = states.sample(trajectory, part.theta - component.theta, white)
+        starts = _starts(part)[:, windows]
         pieces = []
         edges = [float(states.times[k]) for k in windows]
         # Rows before the first observation are reached backwards in time.
@@ -310,6 +295,12 @@ def fitted(
         samples.append(paths)
         diverged.append(~paths.isfinite().all(-1).all(-1))
     return _package(posterior, draws, torch.cat(samples), torch.cat(diverged), times, seed)
+
+
+def _starts(part: Draws) -> Float[Tensor, "draws windows dim"]:
+    if part.start is None:
+        raise RuntimeError("draws of a field only: they have no states")
+    return part.start
 
 
 def _paired(posterior: Posterior, draws: FunctionDraws) -> list[tuple[Component, Draws]]:

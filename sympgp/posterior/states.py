@@ -74,6 +74,11 @@ class WindowStates:
         return [k for k in self.chain[trajectory].tolist() if k >= 0]
 
     @property
+    def jump(self) -> tuple[float, float]:
+        """``jump_std`` and the time in which it comes up."""
+        return self.jump_std, self.spacing
+
+    @property
     def dim(self) -> int:
         """Width D of the states."""
         return self.mean.shape[1]
@@ -91,28 +96,26 @@ class WindowStates:
         return mean, slope, cov
 
     def sample(
-        self, trajectory: int, delta: Float[Tensor, "draws params"], white: Tensor
+        self, delta: Float[Tensor, "draws params"], white: Float[Tensor, "draws windows dim"]
     ) -> Float[Tensor, "draws windows dim"]:
-        """Draw all window states of a trajectory together, backwards in time.
+        """Draw all states together, backwards in time along each trajectory.
 
         Args:
-            trajectory: which.
             delta: (S, P) deviations of theta from the mode.
-            white: (S, windows, D) standard normal numbers.
+            white: (S, W, D) standard normal numbers.
         """
-        states: list[Tensor] = []
-        windows = self.windows(trajectory)
-        for position in reversed(range(len(windows))):
-            k = windows[position]
-            z = self.mean[k] + delta @ self.slope[k].mT
-            if states:
-                ahead = self.ahead_mean[k] + delta @ self.ahead_slope[k].mT
-                z = z + (states[-1] - ahead) @ self.gain[k].mT
-            states.append(z + white[:, position] @ _root(self.cov[k]).mT)
-        return torch.stack(states[::-1], 1)
+        states = self.mean + torch.einsum("wdp,sp->swd", self.slope, delta)
+        states = states + torch.einsum("wde,swe->swd", _root(self.cov), white)
+        ahead = self.ahead_mean + torch.einsum("wdp,sp->swd", self.ahead_slope, delta)
+        for position in reversed(range(self.chain.shape[1] - 1)):
+            follows = self.chain[:, position + 1] >= 0
+            here, after = self.chain[follows, position], self.chain[follows, position + 1]
+            off = (states[:, after] - ahead[:, here]).unsqueeze(-1)
+            states[:, here] = states[:, here] + (self.gain[here] @ off).squeeze(-1)
+        return states
 
 
-def _root(cov: Tensor) -> Tensor:
-    """A square root of a small covariance that may be nearly singular."""
+def _root(cov: Float[Tensor, "*batch dim dim"]) -> Tensor:
+    """Square roots of small covariances that may be nearly singular."""
     values, vectors = torch.linalg.eigh(cov)
-    return vectors * values.clamp(min=0.0).sqrt()
+    return vectors * values.clamp(min=0.0).sqrt().unsqueeze(-2)

@@ -20,15 +20,24 @@ from sympgp.dissipation import Conservative, Dissipation, Friction, ScaledDissip
 from sympgp.energies import FourierBasis
 from sympgp.fields import HamiltonianField
 from sympgp.phase_space import CanonicalScaling
-from sympgp.posterior.component import Component
+from sympgp.posterior.component import (
+    Component,
+    GaussianComponent,
+    JointDraws,
+    SampledComponent,
+)
 from sympgp.posterior.diagnostics import Diagnostics
 from sympgp.posterior.posterior import Posterior
 from sympgp.posterior.states import WindowStates
 from sympgp.trajectories import Trajectories
 from sympgp.trajectories.paths import check_writable
 
-FORMAT = "sympgp posterior 2"
+FORMAT = "sympgp posterior 3"
 DISSIPATIONS: dict[str, type[Dissipation]] = {"Conservative": Conservative, "Friction": Friction}
+COMPONENTS: dict[str, type[Component]] = {
+    "GaussianComponent": GaussianComponent,
+    "SampledComponent": SampledComponent,
+}
 
 
 def _plain(instance: Any) -> dict[str, Any]:
@@ -61,7 +70,11 @@ def save(posterior: Posterior, path: str | PathLike[str]) -> None:
             raise ValueError(f"posterior: no file format for a {type(basis).__name__} yet")
         plain = _plain(component)
         del plain["field"]
-        plain["states"] = _plain(component.states)
+        plain["kind"] = type(component).__name__
+        if isinstance(component, SampledComponent):
+            plain["draws"] = component.draws._asdict()
+        if component.states is not None:
+            plain["states"] = _plain(component.states)
         plain["basis"] = {
             "frequencies": basis.frequencies,
             "prior_variance": basis.prior_variance,
@@ -127,8 +140,11 @@ def _from_content(content: dict[str, Any]) -> Posterior:
     for plain in content["components"]:
         basis = FourierBasis(**plain.pop("basis"))
         field = HamiltonianField(basis, ScaledDissipation(**plain.pop("dissipation")))
-        states = WindowStates(**plain.pop("states"))
-        components.append(Component(field=field, states=states, **plain))
+        if plain["states"] is not None:
+            plain["states"] = WindowStates(**plain["states"])
+        if "draws" in plain:
+            plain["draws"] = JointDraws(**plain["draws"])
+        components.append(COMPONENTS[plain.pop("kind")](field=field, **plain))
     family = dict(content["dissipation_family"])
     kind = DISSIPATIONS[family.pop("kind")]
     diagnostics = dict(content["diagnostics"])

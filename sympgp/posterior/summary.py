@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sympgp.posterior.component import GaussianComponent
 from sympgp.posterior.draws import Marginal
 
 if TYPE_CHECKING:
@@ -70,12 +71,13 @@ def _found(posterior: Posterior) -> list[str]:
             for name, v in zip(posterior.names, lengthscale, strict=True)
         )
         lines.append(f"  lengthscales of H: {shown}")
-    lines.append(
-        f"  directions of the field that the data determine: {_determined(posterior)} "
-        f"of {len(component.theta)}"
-    )
-    jump = sum(c.states.jump_std for c in posterior.components) / len(posterior.components)
-    time = float(component.states.spacing * scaling.time_scale)
+    if isinstance(component, GaussianComponent):
+        lines.append(
+            f"  directions of the field that the data determine: {_determined(component)} "
+            f"of {len(component.theta)}"
+        )
+    jump = sum(c.window_states.jump_std for c in posterior.components) / len(posterior.components)
+    time = float(component.window_states.spacing * scaling.time_scale)
     shown = ", ".join(
         f"{name} {jump * float(s):.2g}{_unit(posterior, name)}"
         for name, s in zip(posterior.names, scaling.scale, strict=True)
@@ -98,12 +100,11 @@ def _verdict(gain: float) -> str:
     return f"(favoured over none by {gain:.1f} nats)"
 
 
-def _determined(posterior: Posterior) -> int:
+def _determined(component: GaussianComponent) -> int:
     """Directions whose posterior variance is below half of the prior's."""
-    component = posterior.components[0]
     stddev = component.field.prior_precision().rsqrt()
-    white = stddev.unsqueeze(-1) * component.factor
-    return int((torch.linalg.svdvals(white) ** 2 > 2.0).sum())
+    _, root = component.moments()
+    return int((torch.linalg.svdvals(root / stddev.unsqueeze(-1)) ** 2 < 0.5).sum())
 
 
 def _worries(posterior: Posterior) -> list[str]:
@@ -142,13 +143,16 @@ def _worries(posterior: Posterior) -> list[str]:
 
 def _friction_worries(posterior: Posterior) -> list[str]:
     component = posterior.components[0]
-    mode, (_, deviation) = component.theta[-1], component.damping_direction()
-    if float(mode) < -2.0 * float(deviation):
+    _, variance = component.damping_moments()
+    mode, deviation = component.theta[-1], float(variance[-1].sqrt())
+    if isinstance(component, GaussianComponent):
+        deviation = float(component.damping_direction()[1])
+    if float(mode) < -2.0 * deviation:
         return [
             "the data prefer negative friction: energy is gained, which this model cannot do; "
             "an input or another dissipation may be missing"
         ]
     prior = component.field.dissipation.prior_stddev[-1]
-    if float(deviation) > 0.5 * float(prior):
+    if deviation > 0.5 * float(prior):
         return ["friction is poorly identified: its posterior is nearly as wide as its prior"]
     return []
