@@ -21,6 +21,8 @@ from sympgp.shooting.sensitivities import INITIAL_VARIANCE, Linearization, linea
 PRIOR_SCALE = 0.03
 """Scale of the jumps' half-Cauchy prior in scaled units: a model that cannot follow a system
 within a few hundredths of its motion for one oscillation would be a surprise."""
+EXACT = 0.5
+"""Prior probability that data with white residuals obey one ODE exactly."""
 LARGEST = 100.0
 """End of the grid of jump sizes, in units of the average noise."""
 
@@ -99,8 +101,12 @@ class DefectPosterior:
         return [square**0.5 for square in squares]
 
 
-def defect_posterior(problem: Problem, estimate: Estimate, count: int = 25) -> DefectPosterior:
+def defect_posterior(
+    problem: Problem, estimate: Estimate, exact: float = EXACT, count: int = 25
+) -> DefectPosterior:
     """Posterior of the jump size, from one linearisation about the present path.
+
+    ``exact`` is the prior probability of no jumps; the rest is half-Cauchy.
 
     Zero where every trajectory is one window, since there is nothing to tell it from.
 
@@ -123,8 +129,10 @@ def defect_posterior(problem: Problem, estimate: Estimate, count: int = 25) -> D
             total, noise = log_evidence(problem, linear, trial, path, end)
         scores.append(total)
     evidence = np.asarray(scores)
-    log = evidence - np.log1p((grid / PRIOR_SCALE) ** 2)
-    weights = np.exp(log - log.max()) * np.diff(np.concatenate([[0.0], grid]))
+    prior = np.diff(np.concatenate([[0.0], grid])) / (1.0 + (grid / PRIOR_SCALE) ** 2)
+    prior = (1.0 - exact) * prior / prior.sum()
+    prior[0] += exact
+    weights = prior * np.exp(evidence - evidence.max())
     weights = weights / weights.sum()
     return DefectPosterior(tuple(grid), tuple(weights), float(evidence.max() - evidence[0]))
 

@@ -13,6 +13,7 @@ from sympgp.energies.base import Energy, Hyperparameters, LogNormal
 from sympgp.fields import HamiltonianField
 from sympgp.inference.base import Report
 from sympgp.inference.discrepancy import (
+    EXACT,
     DefectPosterior,
     autocorrelation_time,
     defect_posterior,
@@ -44,6 +45,9 @@ OSCILLATION = 2.0 * math.pi
 EVIDENCE_WINDOW, EVIDENCE_STEP, EVIDENCE_ROWS = 12.0, 0.5, 6000
 """Duration of the windows of the hyperparameters' evidence, its solver step, and how many entries
 of states enter it."""
+CORRELATED = 1.3
+"""Autocorrelation time of the residuals from which on one ODE with white noise is out of the
+question, so that jumps are certain."""
 WORSE = 2.0
 """Longer windows that raise the noise by this factor have ended in a wrong optimum."""
 SOLVER_TOLERANCE = 0.1
@@ -152,12 +156,17 @@ class Search:
         self.report("measuring model discrepancy", None)
         self.duration = min(self.duration, OSCILLATION)
         self.windows = Windows.of_duration(self.nodes, self.duration)
-        found = defect_posterior(self.problem(), self.estimate())
+        white = bool((self._autocorrelation() < CORRELATED).all())
+        found = defect_posterior(self.problem(), self.estimate(), EXACT if white else 0.0)
         self.defect_std = found.root_mean_square
         self.solve("fitting", 0.01)
-        residual = (self.states - self.nodes.values) * self.nodes.weights.sqrt()
-        self.inflation = autocorrelation_time(residual, self.nodes) / self.noise.information
+        self.inflation = self._autocorrelation() / self.noise.information
         return found
+
+    def _autocorrelation(self) -> Tensor:
+        """Autocorrelation time of each channel's residuals, (D,)."""
+        residual = (self.states - self.nodes.values) * self.nodes.weights.sqrt()
+        return autocorrelation_time(residual, self.nodes)
 
     def frozen_model(self, duration: float) -> FrozenModel:
         """The linear model about the present path.
