@@ -225,7 +225,9 @@ def test_new_initial_states_are_predicted(sympgp_data, name):
 def test_kepler_orbits_go_on(seed):
     """Three orbits at 12 points each with 1% noise; the next three, and the angular momentum.
 
-    The typical draw (the median over draws) stays close to the true orbit.
+    The typical draw (the median over draws) stays close to the true orbit: for one revolution
+    always, for three where the orbit is not so eccentric that neighbouring energies, of which it
+    says nothing, matter.
     """
     system = Kepler()
     x0 = system.sample_initial(1, seed=seed)
@@ -238,7 +240,7 @@ def test_kepler_orbits_go_on(seed):
     noisy = clean + 0.01 * clean.std(1, keepdim=True) * white
     posterior = fit(SSGP(2, 100), Trajectories(seen, noisy), progress=False)
     later = torch.linspace(float(seen[-1]), float(seen[-1]) + 3 * period, 181, dtype=torch.float64)
-    found = posterior.forecast(later)
+    found = posterior.forecast(later, num_samples=400)
     truth = system.exact(x0, torch.cat([torch.zeros(1).double(), later]))[0, 1:]
     errors = (found.median[0] - truth)[:, :2].norm(dim=-1) / axis
     mean = (found.mean[0] - truth)[:, :2].norm(dim=-1) / axis
@@ -251,9 +253,9 @@ def test_kepler_orbits_go_on(seed):
         f"{mean.max():.3f}; angular momentum of the median draw drifts by {drift:.3f}; "
         f"{int(found.diverged.sum())} draws diverged"
     )
-    # All three orbits stay within 5% where the eccentricity is small; the first one always does.
     assert float(errors[:61].max()) <= 0.05
-    assert float(errors.max()) <= 0.1
+    if float(eccentricity) < 0.2:
+        assert float(errors.max()) <= 0.05
 
 
 # a chain of ten oscillators
