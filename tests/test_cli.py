@@ -18,7 +18,7 @@ import sympgp as sg
 from sympgp.cli import parameters, pictures
 from sympgp.cli.program import cli
 
-COMMANDS = ("demo", "fit", "summary", "forecast", "rollout", "plot")
+COMMANDS = ("demo", "fit", "summary", "forecast", "rollout", "plot", "bench")
 COLUMNS = ("--q", "angle", "--p", "velocity", "--features", "15")
 
 

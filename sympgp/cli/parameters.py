@@ -101,6 +101,36 @@ class Number(click.ParamType):
         return number
 
 
+class Numbers(click.ParamType):
+    """Numbers separated by commas; whole ones also as a range: ``0-9``, ``0,3,5-7``."""
+
+    name = "numbers"
+
+    def __init__(self, kind: type[int] | type[float]) -> None:
+        self.kind = kind
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int | float, ...]:
+        """The numbers, each once."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = [number for part in value.split(",") for number in self._part(part.strip())]
+        except ValueError:
+            numbers = []
+        if not numbers or min(numbers) < 0 or not math.isfinite(max(numbers)):
+            example = "0-9 or 0,3" if self.kind is int else "3,5,10"
+            self.fail(f"expected numbers such as {example}, got {value!r}", param, ctx)
+        return tuple(dict.fromkeys(numbers))
+
+    def _part(self, text: str) -> Sequence[int | float]:
+        first, dash, last = text.partition("-")
+        if dash and first and self.kind is int:
+            return range(int(first), int(last) + 1)
+        return [self.kind(text)]
+
+
 class OutputFile(click.ParamType):
     """A file to write, refused at once if it could not be written in the end."""
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from sympgp import __version__
+from sympgp.cli.bench import bench
 from sympgp.cli.demo import demo
 from sympgp.cli.fit import fit, summary
 from sympgp.cli.plot import plot
@@ -103,7 +104,7 @@ def cli(traceback: bool) -> None:
     """Take the options of all commands; ``Program.invoke`` reads them from the context."""
 
 
-for _command in (demo, fit, summary, forecast, rollout, plot):
+for _command in (demo, fit, summary, forecast, rollout, plot, bench):
     cli.add_command(_command)
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -59,11 +62,42 @@ class Basis(ABC):
     ) -> Float[Tensor, "batch dim dim"]:
         """Second derivatives of H for one weight vector."""
 
+    def linearized(
+        self, z: Float[Tensor, "draws batch dim"], w: Float[Tensor, "draws weights"]
+    ) -> Linearized:
+        """First and second derivatives of H for a batch of draws, and how they pull back.
+
+        A basis that can share the work between them overrides this.
+        """
+
+        def pull_back(pull: Tensor) -> Tensor:
+            with torch.enable_grad():
+                own = w.detach().requires_grad_(True)
+                value = (pull * self.gradient_map(own)(z)).sum()
+            return torch.autograd.grad(value, own, materialize_grads=True)[0]
+
+        slope = self.gradient_map(w)(z)
+        return Linearized(slope, torch.func.vmap(self.hessian)(z, w), pull_back)
+
     def value(
         self, z: Float[Tensor, "*batch dim"], w: Float[Tensor, "*draws weights"]
     ) -> Float[Tensor, "*batch"]:
         """``H(z)``, up to a constant; a batch of draws takes states with the same leading size."""
         return (self.features(z) @ w.unsqueeze(-1)).squeeze(-1)
+
+
+class Linearized(NamedTuple):
+    """Derivatives of the energies of several draws, each at its own states.
+
+    Attributes:
+        slope: (S, B, D) gradients of H.
+        hessian: (S, B, D, D).
+        pull_back: from ``v`` (S, B, D) to ``sum_b v_b . d(grad H)(z_b) / dw``, (S, P).
+    """
+
+    slope: Tensor
+    hessian: Tensor
+    pull_back: Callable[[Tensor], Tensor]
 
 
 class GradientMap(ABC):

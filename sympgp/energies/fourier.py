@@ -9,7 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sympgp.energies.base import Basis, Energy, GradientMap, Hyperparameters, LogNormal
+from sympgp.energies.base import (
+    Basis,
+    Energy,
+    GradientMap,
+    Hyperparameters,
+    Linearized,
+    LogNormal,
+)
 from sympgp.phase_space import join, split
 
 FrequencyDraw = Callable[[int, int, int], Tensor]
@@ -233,6 +240,41 @@ class FourierBasis(Basis):
         curvature = -(w[:num] * phase.cos() + w[num : 2 * num] * phase.sin())
         outer = (self.frequencies[:, :, None] * self.frequencies[:, None, :]).reshape(num, -1)
         return (curvature @ outer).reshape(-1, dim, dim) + self._polynomial(w)[1]
+
+    def linearized(
+        self, z: Float[Tensor, "draws batch dim"], w: Float[Tensor, "draws weights"]
+    ) -> Linearized:
+        """One sine and one cosine a feature and state: ``r cos(omega . z - phase)`` again."""
+        num, dim = self.frequencies.shape
+        draws = len(w)
+        columns = self.frequencies.mT.expand(draws, dim, num)
+        a, b = w[:, :num], w[:, num : 2 * num]
+        phase = torch.baddbmm(-torch.atan2(b, a).unsqueeze(1), z, columns)
+        cosine, sine = phase.cos(), phase.sin_()
+        radius = -torch.hypot(a, b).unsqueeze(-1)
+        outer = (self.frequencies[:, :, None] * self.frequencies[:, None, :]).reshape(num, -1)
+        linear, matrix = self._polynomial(w)
+        slope = torch.baddbmm(linear.unsqueeze(1), z, matrix)
+        slope = torch.baddbmm(slope, sine, radius * self.frequencies)
+        hessian = torch.baddbmm(matrix.reshape(draws, 1, -1), cosine, radius * outer)
+
+        def pull_back(pull: Tensor) -> Tensor:
+            # By the shifted features sin(omega . z - phase) and cos(...), then turned back.
+            turned = pull.mT
+            by_sine = ((turned @ cosine) * columns).sum(1)
+            by_cosine = -((turned @ sine) * columns).sum(1)
+            shift = torch.atan2(b, a)
+            c, s = shift.cos(), shift.sin()
+            parts = [c * by_cosine - s * by_sine, s * by_cosine + c * by_sine]
+            if self.quadratic:
+                moment = turned @ z
+                half = 1.0 - 0.5 * (self._rows == self._columns).to(z.dtype)
+                first = moment[:, self._rows, self._columns]
+                second = moment[:, self._columns, self._rows]
+                parts += [pull.sum(1), half * (first + second)]
+            return torch.cat(parts, -1)
+
+        return Linearized(slope, hessian.reshape(*z.shape, dim), pull_back)
 
 
 class FourierGradient(GradientMap):

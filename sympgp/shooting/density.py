@@ -1,0 +1,184 @@
+"""The joint log density of data, parameters, noise and window states, as named terms."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from sympgp.fields import HamiltonianField
+from sympgp.integrators import FixedStepIntegrator
+from sympgp.noise import RATE, SHAPE, ScaledNoise, log_density
+from sympgp.shooting.adjoint import recorded_paths, solve_paths
+from sympgp.shooting.layout import Nodes, Windows
+from sympgp.shooting.sensitivities import INITIAL_VARIANCE
+
+
+@dataclass(frozen=True)
+class JointDensity:
+    """``p(y, w, rho, sigma, z)`` for draws of all unknowns, in scaled units.
+
+    Observations are those of the paths that start at the window states ``z`` and follow the field
+    of ``theta = (w, rho)``; neighbouring windows are tied by Gaussian jumps. Every term is a
+    normalised log density, differentiable once in theta, the noise and the states.
+
+    Attributes:
+        nodes: the data.
+        windows: shooting windows.
+        field: features, friction and their priors at fixed hyperparameters.
+        noise: law of the noise, what is known of it, and which channels share it.
+        defect_std: standard deviation of the jumps between windows; not used when every trajectory
+            is one window.
+        step: longest solver step.
+        integrator: the method; RK4 when None. Others are differentiated by recording every step.
+        inflation: (D,) so many observations of a channel count as one, the autocorrelation time of
+            its residuals; one each when None.
+
+    Raises:
+        ValueError: several windows a trajectory and jumps of no size.
+    """
+
+    nodes: Nodes
+    windows: Windows
+    field: HamiltonianField
+    noise: ScaledNoise
+    defect_std: float
+    step: float
+    integrator: FixedStepIntegrator | None = None
+    inflation: Float[Tensor, " dim"] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.windows.joined and not self.defect_std > 0:
+            raise ValueError(
+                "defect_std: expected a positive number for windows that are not joined, "
+                f"got {self.defect_std!r}"
+            )
+
+    def terms(
+        self,
+        theta: Float[Tensor, "draws params"],
+        noise_std: Float[Tensor, "draws dim"],
+        start: Float[Tensor, "draws windows dim"],
+        chosen: Int[Tensor, " chosen"] | None = None,
+    ) -> dict[str, Float[Tensor, " draws"]]:
+        """Log densities by name; their sum is the joint one.
+
+        With ``chosen`` windows, only their data and the jumps at their ends are looked at, and
+        count for all: unbiased when every window is equally likely to be chosen.
+
+        - "likelihood": of all observations given the paths; minus infinity where a path diverges.
+        - "continuity": of the jumps between windows; only where there are any.
+        - "weights": ``w ~ N(0, prior_variance)``.
+        - "dissipation": half-normal, minus infinity below zero.
+        - "initial_states": each trajectory's first state, ``N(0, INITIAL_VARIANCE)``.
+        - "noise": of ``log sigma``, where ``sigma^2`` is inverse-gamma; one value per group of
+          channels that share a level, zero where it is known. The logarithm makes it the same in
+          all units.
+        """
+        known = self._data_terms(theta, noise_std, start, chosen)
+        w, rho = self.field.split(theta)
+        known["weights"] = _normal(w, self.field.basis.prior_variance)
+        stddev = self.field.dissipation.prior_stddev
+        half = _normal(rho, stddev**2) + math.log(2.0) * rho.shape[1]
+        known["dissipation"] = half.masked_fill((rho < 0).any(1), -math.inf)
+        first = start[:, self.windows.chain[:, 0]].flatten(1)
+        known["initial_states"] = _normal(first, first.new_tensor(INITIAL_VARIANCE))
+        known["noise"] = self._noise_prior(noise_std)
+        return known
+
+    def log_prob(
+        self,
+        theta: Float[Tensor, "draws params"],
+        noise_std: Float[Tensor, "draws dim"],
+        start: Float[Tensor, "draws windows dim"],
+    ) -> Float[Tensor, " draws"]:
+        """Sum of all terms."""
+        return torch.stack(list(self.terms(theta, noise_std, start).values())).sum(0)
+
+    def pointwise(
+        self,
+        theta: Float[Tensor, "draws params"],
+        noise_std: Float[Tensor, "draws dim"],
+        start: Float[Tensor, "draws windows dim"],
+    ) -> Float[Tensor, "draws observations"]:
+        """Log density of every observation; order trajectory, time, channel, missing left out."""
+        path, _, alive = self.paths(theta, start)
+        likelihood = self._likelihood(self.windows.nodes, path, alive, noise_std)
+        by_node = likelihood.new_zeros(len(theta), *self.nodes.values.shape)
+        by_node[:, self.windows.nodes.flatten()] = likelihood.flatten(1, 2)
+        return by_node[:, self.nodes.mask]
+
+    def paths(
+        self, theta: Float[Tensor, "draws params"], start: Float[Tensor, "draws windows dim"]
+    ) -> tuple[
+        Float[Tensor, "draws windows slots dim"],
+        Float[Tensor, "draws windows dim"],
+        Bool[Tensor, " draws"],
+    ]:
+        """States at the nodes and ends of all windows, and which draws did not diverge."""
+        return self._paths(theta, start, self.windows)
+
+    def following(self) -> tuple[Tensor, Tensor]:
+        """Windows that have a next one, and the next ones."""
+        here, ahead = self.windows.chain[:, :-1], self.windows.chain[:, 1:]
+        has = ahead >= 0
+        return here[has], ahead[has]
+
+    def _paths(
+        self, theta: Tensor, start: Tensor, windows: Windows
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        if self.integrator is None:
+            return solve_paths(self.field, theta, start, self.nodes, windows, self.step)
+        method = self.integrator
+        return recorded_paths(method, self.field, theta, start, self.nodes, windows, self.step)
+
+    def _data_terms(
+        self, theta: Tensor, noise_std: Tensor, start: Tensor, chosen: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Likelihood and continuity, of some windows for all."""
+        own, windows, share = start, self.windows, 1.0
+        here, ahead = self.following()
+        if chosen is not None:
+            own, share = start[:, chosen], len(chosen) / windows.num_windows
+            windows = replace(windows, start=windows.start[chosen], nodes=windows.nodes[chosen])
+            follows = torch.full_like(self.windows.start, -1)
+            follows[here] = ahead
+            here = (follows[chosen] >= 0).nonzero().squeeze(1)
+            ahead = follows[chosen[here]]
+        path, end, alive = self._paths(theta, own, windows)
+        likelihood = self._likelihood(windows.nodes, path, alive, noise_std)
+        known = {"likelihood": likelihood.sum((1, 2, 3)) / share}
+        if not self.windows.joined:
+            jump = (end[:, here] - start[:, ahead]).flatten(1)
+            known["continuity"] = _normal(jump, jump.new_tensor(self.defect_std**2)) / share
+        return known
+
+    def _likelihood(self, index: Tensor, path: Tensor, alive: Tensor, noise_std: Tensor) -> Tensor:
+        """Log density of every slot of every window, zero where there is no observation."""
+        std = noise_std[:, None, None, :]
+        density = log_density(path - self.nodes.values[index], std, self.noise.dof)
+        if self.inflation is not None:
+            density = density / self.inflation
+        seen = self.nodes.mask[index]
+        density = density.masked_fill(~seen, 0.0)
+        return density.masked_fill(seen & ~alive.view(-1, 1, 1, 1), -math.inf)
+
+    def _noise_prior(self, noise_std: Tensor) -> Tensor:
+        """Of ``v = sigma^2``: ``log 2 + a log b - log Gamma(a) - a log v - b / v`` a group."""
+        area = self.noise.unit**2
+        rate = RATE * self.noise.pooled(area) / area
+        channels = torch.arange(len(area), device=area.device)
+        free = self.noise.known.isnan() & (self.noise.group == channels)
+        variance, rate = noise_std[:, free] ** 2, rate[free]
+        constant = math.log(2.0) - math.lgamma(SHAPE)
+        each = constant + SHAPE * (rate / variance).log() - rate / variance
+        return each.sum(1)
+
+
+def _normal(values: Float[Tensor, "draws entries"], variance: Tensor) -> Tensor:
+    """Log density of independent normals with mean zero, row by row."""
+    constant = 0.5 * (2.0 * math.pi * variance).log().expand(values.shape[1]).sum()
+    return -0.5 * (values**2 / variance).sum(1) - constant
