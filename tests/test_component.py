@@ -7,7 +7,8 @@ from problems import randn, random_field, tensor
 from scipy import stats
 
 from sympgp.posterior import GaussianComponent, WindowStates
-from sympgp.posterior.component import _gamma, truncated_moments, truncated_quantile
+from sympgp.posterior.component import truncated_moments, truncated_quantile
+from sympgp.posterior.inverse_gamma import inverse_gamma_draws
 
 LEVELS = tensor([0.01, 0.3, 0.5, 0.9, 0.999])
 
@@ -35,11 +36,11 @@ def test_cut_quantiles_are_never_negative_and_increase():
 
 
 @pytest.mark.parametrize("shape", [1.0, 1.5, 2.0, 8.0, 200.0])
-def test_gamma_draws_have_the_gamma_distribution(shape):
-    draws = _gamma(tensor([shape]), 20_000, torch.Generator().manual_seed(0))[:, 0]
-    # One draw in ten thousand fails this test of ten thousand.
-    assert stats.kstest(draws.numpy(), stats.gamma(shape).cdf).pvalue > 1e-4
-    assert float(draws.mean()) == pytest.approx(shape, rel=0.03)
+def test_noise_draws_have_the_inverse_gamma_distribution(shape):
+    one, group = tensor([shape]), torch.tensor([0])
+    generator = torch.Generator().manual_seed(0)
+    draws = inverse_gamma_draws(one, torch.ones_like(one), group, 20_000, generator)[:, 0]
+    assert stats.kstest(draws.numpy() ** -2, stats.gamma(shape).cdf).pvalue > 1e-4
 
 
 def component(mode: float = 0.1, friction: bool = True, seed: int = 0) -> GaussianComponent:

@@ -20,13 +20,13 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     ("phase_space", "trajectories"),
     ("energies", "dissipation", "noise"),
-    ("fields",),
+    ("fields", "kernels"),
     ("integrators",),
     ("rollouts", "shooting"),
     ("models", "systems"),
     ("posterior",),
     ("inference",),
-    ("metrics", "plots", "report", "arviz"),
+    ("metrics", "plots", "comparison", "report", "arviz"),
     ("benchmarks",),
     ("cli", "__main__"),
 )

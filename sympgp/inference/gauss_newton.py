@@ -32,6 +32,11 @@ ALONE = (
     "uncertainty of lengthscales and features"
 )
 
+HYPER_SPREAD = 2.0**0.5
+"""Standard deviations by which hyperparameters are drawn wider than the evidence has them. That
+evidence takes the path as known, and few draws stand for all; on simulated oscillators 90% bands of
+rollouts held 0.84 (Duffing) and 0.92 (pendulum) of the truth with one, 0.88 and 0.94 with two."""
+
 SPARE_SHARE = 0.3
 """Below this share of observations that the fit does not use up, the noise is not trusted."""
 
@@ -161,7 +166,7 @@ class GaussNewton(InferenceEngine):
             return (component(search, prepared, hyper),), notes
         components: list[Component] = []
         failed: list[int] = []
-        root = torch.linalg.cholesky(found.covariance)
+        root = HYPER_SPREAD * torch.linalg.cholesky(found.covariance)
         points = _stratified(count, len(found.mean) + 1, seed).to(found.mean)
         jumps, ranks = defect.strata(count), points[:, -1].argsort().argsort().tolist()
         for k in range(count):

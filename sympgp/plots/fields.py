@@ -12,7 +12,7 @@ from sympgp.plots.choice import Coordinate
 from sympgp.plots.levels import even_levels, spread_levels
 from sympgp.plots.plane import FieldPosterior, Plane, Region, make_plane
 from sympgp.rollouts import Rollouts
-from sympgp.trajectories import Trajectories
+from sympgp.trajectories import StateDerivatives, Trajectories
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +26,7 @@ RELATIVE_LEVELS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 def phase_portrait(
     posterior: FieldPosterior,
-    data: Trajectories | None = None,
+    data: Trajectories | StateDerivatives | None = None,
     dof: int = 0,
     ax: Axes | None = None,
     *,
@@ -91,7 +91,7 @@ def vector_field(
     dof: int = 0,
     ax: Any = None,
     *,
-    data: Trajectories | None = None,
+    data: Trajectories | StateDerivatives | None = None,
     coordinates: Sequence[Coordinate] | None = None,
     at: Mapping[str, float | int] | None = None,
     region: Region | None = None,
@@ -136,7 +136,7 @@ def hamiltonian(
     dof: int = 0,
     ax: Any = None,
     *,
-    data: Trajectories | None = None,
+    data: Trajectories | StateDerivatives | None = None,
     coordinates: Sequence[Coordinate] | None = None,
     at: Mapping[str, float | int] | None = None,
     region: Region | None = None,

@@ -14,7 +14,7 @@ from torch import Tensor
 from sympgp.plots import style
 from sympgp.plots.choice import Coordinate, positions
 from sympgp.rollouts import Rollouts
-from sympgp.trajectories import Trajectories
+from sympgp.trajectories import StateDerivatives, Trajectories
 
 Region = tuple[tuple[float, float], tuple[float, float]]
 """``((q_min, q_max), (p_min, p_max))``."""
@@ -50,7 +50,7 @@ class FieldPosterior(Protocol):
     """What the pictures ask of a posterior."""
 
     @property
-    def data(self) -> Trajectories:
+    def data(self) -> Trajectories | StateDerivatives:
         """The data it was fitted to."""
 
     @property
@@ -93,7 +93,7 @@ class Plane:
 
 def make_plane(
     posterior: FieldPosterior,
-    data: Trajectories | None,
+    data: Trajectories | StateDerivatives | None,
     dof: int,
     coordinates: Sequence[Coordinate] | None,
     at: Mapping[str, float | int] | None,
@@ -109,7 +109,7 @@ def make_plane(
     """
     data = posterior.data if data is None else data
     axes = _axes(data, dof, coordinates)
-    states = torch.cat(data.states)
+    states = data.states if isinstance(data, StateDerivatives) else torch.cat(data.states)
     plane = states[:, list(axes)]
     (q_min, q_max), (p_min, p_max) = region or _region(plane, rollouts, axes)
     if not (q_min < q_max and p_min < p_max):
@@ -132,7 +132,7 @@ def make_plane(
 
 
 def _axes(
-    data: Trajectories, dof: int, coordinates: Sequence[Coordinate] | None
+    data: Trajectories | StateDerivatives, dof: int, coordinates: Sequence[Coordinate] | None
 ) -> tuple[int, int]:
     """Positions of the two coordinates along the axes."""
     if coordinates is None:
@@ -146,7 +146,7 @@ def _axes(
 
 
 def _section(
-    data: Trajectories,
+    data: Trajectories | StateDerivatives,
     mean: Float[Tensor, " dim"],
     axes: tuple[int, int],
     at: Mapping[str, float | int],

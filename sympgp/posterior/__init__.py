@@ -7,6 +7,7 @@ from sympgp.posterior.component import (
     SampledComponent,
 )
 from sympgp.posterior.conditioning import MisfitWarning
+from sympgp.posterior.derivative_posterior import DerivativePosterior
 from sympgp.posterior.diagnostics import Diagnostics
 from sympgp.posterior.draws import FunctionDraws, Marginal
 from sympgp.posterior.posterior import Posterior
@@ -16,6 +17,7 @@ from sympgp.posterior.storage import load
 
 __all__ = [
     "Component",
+    "DerivativePosterior",
     "Diagnostics",
     "FitCheck",
     "FunctionDraws",

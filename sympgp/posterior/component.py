@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sympgp.fields import HamiltonianField
+from sympgp.posterior.inverse_gamma import inverse_gamma_draws, inverse_gamma_moments
 from sympgp.posterior.states import WindowStates
 
 POINTS_AT_ONCE = 2_000_000
@@ -149,8 +150,9 @@ class GaussianComponent(Component):
             uniform = torch.rand(num, generator=generator, dtype=torch.float64).to(free)
             cut = truncated_quantile(self.theta[-1], deviation, uniform)
             theta = theta + (cut - free).unsqueeze(-1) * direction
-        unit = _gamma(self.noise_shape, num, generator)[:, self.noise_group]
-        noise_std = (self.noise_rate / unit).sqrt()
+        noise_std = inverse_gamma_draws(
+            self.noise_shape, self.noise_rate, self.noise_group, num, generator
+        )
         return JointDraws(theta, noise_std, self._draw_states(theta, generator))
 
     def with_states(self, states: WindowStates) -> Component:
@@ -165,12 +167,7 @@ class GaussianComponent(Component):
 
     def noise_moments(self) -> tuple[Float[Tensor, " dim"], Float[Tensor, " dim"]]:
         """Mean and variance of the noise standard deviations."""
-        known = self.noise_shape.isinf()
-        shape = torch.where(known, 2.0, self.noise_shape)
-        factor = torch.exp(torch.lgamma(shape - 0.5) - torch.lgamma(shape))
-        mean = self.noise_rate.sqrt() * torch.where(known, 1.0, factor)
-        variance = (self.noise_rate / (shape - 1.0) - mean**2).clamp(min=0.0)
-        return mean, torch.where(known, 0.0, variance)
+        return inverse_gamma_moments(self.noise_shape, self.noise_rate)
 
     def damping_direction(self) -> tuple[Tensor, Tensor]:
         """Regression of theta on the dissipation parameter, and the latter's deviation."""
@@ -269,14 +266,6 @@ class SampledComponent(Component):
 def normal(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
     """Standard normal draws from a CPU generator, so that devices agree."""
     return torch.randn(shape, generator=generator, dtype=torch.float64).to(like)
-
-
-def _gamma(shape: Tensor, num: int, generator: torch.Generator) -> Tensor:
-    """Gamma(shape, 1) draws (num, D) from a CPU generator; one where the shape is infinite."""
-    # What torch.distributions.Gamma draws with; the distribution itself takes no generator.
-    wide = shape.cpu().double().expand(num, -1)
-    draws = torch._standard_gamma(wide.masked_fill(wide.isinf(), 1.0), generator=generator)
-    return draws.masked_fill(wide.isinf(), 1.0).to(shape)
 
 
 def truncated_quantile(mean: Tensor, deviation: Tensor, uniform: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+from collections.abc import Callable
 from dataclasses import asdict, fields
 from os import PathLike, fspath
 from pathlib import Path
@@ -102,8 +103,8 @@ def save(posterior: Posterior, path: str | PathLike[str]) -> None:
     torch.save(_to_cpu(content), fspath(path))
 
 
-def load(path: str | PathLike[str], device: torch.device | str | None = None) -> Posterior:
-    """Read a posterior that ``Posterior.save`` wrote; it predicts the same as before.
+def load(path: str | PathLike[str], device: torch.device | str | None = None) -> Any:
+    """Read a posterior that its ``save`` wrote; it predicts the same as before.
 
     Args:
         path: the file.
@@ -124,13 +125,18 @@ def load(path: str | PathLike[str], device: torch.device | str | None = None) ->
         raise ValueError(f"{wrong}, or it is damaged") from error
     if not isinstance(content, dict) or not str(content.get("format")).startswith("sympgp "):
         raise ValueError(wrong)
-    if content["format"] != FORMAT:
+    from sympgp.posterior import derivative_storage  # which uses this module
+
+    read: Callable[[dict[str, Any]], Any] = _from_content
+    if content["format"] == derivative_storage.FORMAT:
+        read = derivative_storage.from_content
+    elif content["format"] != FORMAT:
         raise ValueError(
             f"path: {fspath(path)!r} has the format {content['format']!r}; "
             f"this version reads {FORMAT!r}"
         )
     try:
-        return _from_content(content)
+        return read(content)
     except (LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{wrong}, or it is damaged") from error
 

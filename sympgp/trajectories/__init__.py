@@ -2,5 +2,6 @@
 
 from sympgp.trajectories.arrays import ArrayLike, as_tensor
 from sympgp.trajectories.container import Trajectories
+from sympgp.trajectories.derivatives import StateDerivatives
 
-__all__ = ["ArrayLike", "Trajectories", "as_tensor"]
+__all__ = ["ArrayLike", "StateDerivatives", "Trajectories", "as_tensor"]

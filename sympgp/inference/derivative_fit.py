@@ -1,0 +1,222 @@
+"""Inference from pairs (x, dx/dt): hyperparameters by evidence, then a mixture of regressions."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sympgp.energies import Hyperparameters, quasi_random_frequencies
+from sympgp.inference.base import Report
+from sympgp.inference.derivative_search import Found, refine, search
+from sympgp.inference.evidence import unpack
+from sympgp.inference.pairs import Pairs, PreparedPairs, prepare_pairs
+from sympgp.inference.regression import FeatureRegression, NoiseFit, Regression, Solution
+from sympgp.inference.search import WORSE
+from sympgp.models import HamiltonianModel
+from sympgp.posterior.component import Component
+from sympgp.posterior.derivative_posterior import DerivativePosterior
+from sympgp.posterior.diagnostics import Diagnostics
+from sympgp.trajectories import StateDerivatives
+
+COMPONENTS = 4
+"""Regressions in the mixture."""
+SPARE_SHARE = 0.3
+"""Below this share of observations that the fit does not use up, the noise is not trusted."""
+STEP = 0.2
+"""Solver step of rollouts, scaled time; they take half of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DerivativeEngine(ABC):
+    """Engines for pairs of states and derivatives; instances hold settings only.
+
+    Args:
+        num_components: regressions in the mixture, over draws of the hyperparameters; one ignores
+            their uncertainty.
+
+    Raises:
+        ValueError: a number below one.
+    """
+
+    num_components: int = COMPONENTS
+
+    def __post_init__(self) -> None:
+        value = self.num_components
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(
+                f"num_components: expected a whole number of at least 1, got {value!r}"
+            )
+
+    @abstractmethod
+    def regression(self, model: HamiltonianModel, prepared: PreparedPairs) -> Regression:
+        """The regression under the model's prior."""
+
+    def searched(self, pairs: Pairs) -> Pairs:
+        """The pairs that the hyperparameters are sought from: all of them."""
+        return pairs
+
+    def run(
+        self, model: HamiltonianModel, data: StateDerivatives, seed: int, report: Report
+    ) -> DerivativePosterior:
+        """Infer the posterior.
+
+        Args:
+            model: priors of the field.
+            data: on the device to compute with; computed with in float64.
+            seed: of every random choice.
+            report: to be called as the work goes on.
+
+        Raises:
+            ValueError: model and data that do not fit together.
+        """
+        began = time.perf_counter()
+        data = data.to(dtype=torch.float64)  # covariances of gradients need the digits
+        prepared = prepare_pairs(model, data)
+        regression = self.regression(model, prepared)
+        report("hyperparameters", None)
+        count = self.num_components
+        found = search(regression, prepared, self.searched(prepared.pairs))
+        fitted = self._mixture(regression, prepared, found, seed, report)
+        spare = [1.0 - part.solution.degrees / prepared.pairs.counts for part in fitted]
+        notes = _notes(found, torch.stack(spare).mean(0), data)
+        if len(fitted) < count:
+            notes += (f"{count - len(fitted)} of {count} components fitted worse: left out",)
+        diagnostics = Diagnostics(
+            engine=type(self).__name__,
+            seconds=time.perf_counter() - began,
+            iterations=found.evaluations,
+            converged=found.converged and all(part.settled for part in fitted),
+            windows_joined=True,
+            window_time=0.0,
+            jump_gain=0.0,
+            solver_step=STEP * float(prepared.scaling.time_scale),
+            solver_error=0.0,
+            inflation=(1.0,) * data.state_dim,
+            notes=notes,
+        )
+        components = tuple(part.component(prepared) for part in fitted)
+        return DerivativePosterior(
+            components, prepared.scaling, model.dissipation, data, diagnostics
+        )
+
+    def _mixture(
+        self,
+        regression: Regression,
+        prepared: PreparedPairs,
+        found: Found,
+        seed: int,
+        report: Report,
+    ) -> list[_Fitted]:
+        """Fits about draws of the hyperparameters, each with features of its own."""
+        count, pairs = self.num_components, prepared.pairs
+        root = torch.linalg.cholesky(found.covariance)
+        points = _stratified(count, len(found.mean), seed).to(root)
+        fitted = []
+        for k in range(count):
+            report(f"component {k + 1} of {count}", None)
+            hyper = unpack(found.priors, found.mean + root @ points[k])
+            own = regression if k == 0 else regression.redraw(seed + 7919 * k)
+            part = _Fitted(
+                hyper, *refine(own, pairs, prepared.noise, hyper, found.rho, found.noise_std)
+            )
+            if bool((part.std <= WORSE * found.noise_std).all()):
+                fitted.append(part)
+        if not fitted:
+            hyper = unpack(found.priors, found.mean)
+            single = refine(regression, pairs, prepared.noise, hyper, found.rho, found.noise_std)
+            fitted.append(_Fitted(hyper, *single))
+        return fitted
+
+
+@dataclass(frozen=True)
+class DerivativeRegression(DerivativeEngine):
+    """Bayesian linear regression of dx/dt on the model's symplectic features ``Psi(x)``.
+
+    The default for pairs of states and derivatives; its cost is linear in their number. Friction
+    multiplies the weights and is found with them by Gauss-Newton; each component of the mixture
+    has hyperparameters and spectral points of its own.
+
+    Example:
+        >>> DerivativeRegression(num_components=2)
+        DerivativeRegression(num_components=2)
+    """
+
+    def regression(self, model: HamiltonianModel, prepared: PreparedPairs) -> Regression:
+        """The features of the model's energy."""
+        return FeatureRegression(model.energy, model.dissipation.scaled(prepared.scaling))
+
+
+def derivative_engine(inference: object, integrator: object) -> DerivativeEngine:
+    """The engine for pairs: the one given, or the default when None.
+
+    Raises:
+        ValueError: an engine for trajectories; an integrator.
+    """
+    if integrator is not None:
+        raise ValueError(
+            "integrator: nothing is integrated to fit pairs of states and derivatives, so None is "
+            f"expected; got {integrator!r}"
+        )
+    engine = DerivativeRegression() if inference is None else inference
+    if not isinstance(engine, DerivativeEngine):
+        raise ValueError(
+            "inference: expected ExactGP() or DerivativeRegression() for pairs of states and "
+            f"derivatives, got {engine!r}"
+        )
+    return engine
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """One regression of a mixture.
+
+    Attributes:
+        hyperparameters: by name.
+        solution: the regression's.
+        std: (D,) noise.
+        settled: whether noise and friction did.
+    """
+
+    hyperparameters: Hyperparameters
+    solution: Solution
+    std: Tensor
+    settled: bool
+
+    def component(self, prepared: PreparedPairs) -> Component:
+        """A component, whose noise has an inverse-gamma posterior with its mode at ``std^2``."""
+        noise = prepared.noise
+        spare = (prepared.pairs.counts - self.solution.degrees).clamp(min=0.0)
+        shape = noise.shape(spare)
+        rate = torch.where(shape.isinf(), 1.0, shape + 1.0) * self.std**2
+        return self.solution.component(
+            NoiseFit(self.std, shape, rate, noise.group), self.hyperparameters
+        )
+
+
+def _stratified(count: int, dim: int, seed: int) -> Tensor:
+    """Quasi-random normal points (count, dim) of mean zero and unit variance; zero for one."""
+    if count == 1:
+        return torch.zeros(1, dim, dtype=torch.float64)
+    points = quasi_random_frequencies(count, dim, seed)
+    points = points - points.mean(0)
+    return points / points.std(0, correction=0)
+
+
+def _notes(found: Found, spare: Tensor, data: StateDerivatives) -> tuple[str, ...]:
+    """What a user should know of the search and the noise."""
+    notes = [f"the {name} ended at the end of its range" for name in found.stuck]
+    for name, count, left in zip(
+        data.names, data.observed.sum(0).tolist(), spare.tolist(), strict=True
+    ):
+        if not count:
+            notes.append(f"no derivative of {name} was measured: it follows from the others alone")
+        elif left < SPARE_SHARE:
+            notes.append(
+                f"the derivative of {name} has hardly more observations than the fit has freedom: "
+                "its noise, and with it the bands, may be far too small"
+            )
+    return tuple(notes)

@@ -1,0 +1,248 @@
+"""The posterior over a field that was learned from pairs of states and derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sympgp.integrators import Integrator
+from sympgp.phase_space import CanonicalScaling
+from sympgp.posterior import prediction
+from sympgp.posterior.diagnostics import Diagnostics
+from sympgp.posterior.draws import FunctionDraws, Marginal, mixture_moments
+from sympgp.posterior.exact_component import ExactComponent
+from sympgp.posterior.field import FieldPosterior
+from sympgp.posterior.posterior import as_times
+from sympgp.rollouts import Rollouts
+from sympgp.trajectories import StateDerivatives
+
+if TYPE_CHECKING:
+    from gpytorch.distributions import MultitaskMultivariateNormal
+else:
+    MultitaskMultivariateNormal = Any
+
+
+class RateDraws(FunctionDraws):
+    """Functions drawn from a posterior whose noise is that of dx/dt."""
+
+    @property
+    def noise_std(self) -> Float[Tensor, "draws dim"]:
+        """Noise of the derivatives under each draw, user units of dx/dt."""
+        scaled = torch.cat([part.noise_std for part in self._parts])
+        return scaled * self._scaling.velocity_scale
+
+
+@dataclass(frozen=True, eq=False)
+class DerivativePosterior(FieldPosterior):
+    """Posterior over ``dx/dt = (J - R) grad H(x)`` from pairs (x, dx/dt).
+
+    It is about the field alone: ``noise_std`` is the noise of dx/dt, states were taken as exact.
+    Rollouts start anywhere; there are no training trajectories to continue, and no noise of
+    states, so that predictive bands of states are refused.
+
+    Attributes:
+        components: Gaussians in the weights, or Gaussian processes; scaled units.
+        scaling: between scaled and user units.
+        dissipation_family: the prior family of R.
+        data: the pairs.
+        diagnostics: what the engine noticed.
+        counterfactual: whether R was set to zero after the fit.
+    """
+
+    data: StateDerivatives
+    diagnostics: Diagnostics
+    counterfactual: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the coordinates, q first."""
+        return self.data.names
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Units by name, "time" among them where known."""
+        return self.data.units
+
+    def vector_field(self, x: Any, joint: bool = False) -> Marginal | MultitaskMultivariateNormal:
+        """Posterior of ``f(x) = (J - R) grad H(x)``, see :meth:`FieldPosterior.vector_field`.
+
+        Args:
+            x: (B, 2n) states.
+            joint: return the joint Gaussian over all points and coordinates; its covariance is
+                dense for exact Gaussian processes.
+
+        Raises:
+            ValueError: states of another width.
+        """
+        exact = [c for c in self.components if isinstance(c, ExactComponent)]
+        if not joint or not exact:
+            return super().vector_field(x, joint)
+        return _joint_field(exact, self.scaling, self._scaled_states(x))
+
+    def noise(self) -> Marginal:
+        """Posterior of each channel's noise standard deviation, (2n,), user units of dx/dt."""
+        moments = [component.noise_moments() for component in self.components]
+        scaled = mixture_moments(*zip(*moments, strict=True))
+        unit = self.scaling.velocity_scale
+        return Marginal(scaled.mean * unit, scaled.stddev * unit)
+
+    def _draw(self, num_samples: int, generator: torch.Generator) -> FunctionDraws:
+        draws = super()._draw(num_samples, generator)
+        return RateDraws(draws.parts, self.scaling, torch.zeros_like(self.scaling.center))
+
+    def rollout(
+        self,
+        x0: Any,
+        times: Any,
+        num_samples: int = 100,
+        integrator: Integrator | None = None,
+        inputs: None = None,
+        seed: int = 0,
+    ) -> Rollouts:
+        """Start trajectories: every draw of the field from every initial state.
+
+        Args:
+            x0: (N, 2n) or (2n,) states at ``times[0]``, exact.
+            times: (T,) increasing.
+            num_samples: draws S.
+            integrator: as for ``Posterior.rollout``; its step is in user time.
+            inputs: for fields with inputs only.
+            seed: of the draws.
+
+        Returns:
+            Samples of shape (S, N, T, 2n); their ``band`` is latent, since no noise of states is
+            known. Draws that diverged are marked and warned about.
+
+        Raises:
+            ValueError: states of another width, not finite, or times that do not increase.
+        """
+        if inputs is not None:
+            raise ValueError("inputs: expected None, since this field has no inputs")
+        z0 = self._scaled_states(x0, "x0")
+        if not bool(z0.isfinite().all()):
+            raise ValueError("x0: expected finite states, got NaN or infinity")
+        own: Any = self  # it has all that a rollout asks of a posterior
+        result = prediction.rollout(own, z0, as_times(times), num_samples, integrator, seed, False)
+        result.noise_std = None
+        return result
+
+    def without_dissipation(self) -> DerivativePosterior:
+        """The counterfactual: the same posterior over H with R = 0 in every draw."""
+        components = []
+        for c in self.components:
+            damping = c.field.dissipation
+            still = replace(
+                damping,
+                matrices=torch.zeros_like(damping.matrices),
+                unit=torch.zeros_like(damping.unit),
+            )
+            components.append(replace(c, field=replace(c.field, dissipation=still)))
+        return replace(self, components=tuple(components), counterfactual=True)
+
+    def summary(self) -> str:
+        """What was found and what to worry about, as text."""
+        return summarize(self)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write one file that ``torch.load(weights_only=True)`` and ``sympgp.load`` read.
+
+        Raises:
+            ValueError: a base kernel that is code; a file that cannot be written.
+        """
+        from sympgp.posterior.derivative_storage import save  # it rebuilds posteriors
+
+        save(self, path)
+
+
+def _joint_field(
+    components: Sequence[ExactComponent],
+    scaling: CanonicalScaling,
+    z: Float[Tensor, "batch dim"],
+) -> MultitaskMultivariateNormal:
+    """Joint Gaussian of the field at all points: the mixture's mean and covariance, user units."""
+    from gpytorch.distributions import MultitaskMultivariateNormal
+
+    moments = [component.joint_moments(z) for component in components]
+    mean = torch.stack([m for m, _ in moments]).mean(0)
+    cov = torch.stack([c for _, c in moments]).mean(0)
+    for own, _ in moments:
+        apart = (own - mean).flatten()
+        cov = cov + torch.outer(apart, apart) / len(components)
+    unit = scaling.velocity_scale.repeat(len(z))
+    return MultitaskMultivariateNormal(mean * scaling.velocity_scale, cov * torch.outer(unit, unit))
+
+
+def summarize(posterior: DerivativePosterior) -> str:
+    """Several lines of text, see ``DerivativePosterior.summary``."""
+    data, diagnostics, scaling = posterior.data, posterior.diagnostics, posterior.scaling
+    lines = [
+        f"Posterior of {posterior.num_dof} degree(s) of freedom from {len(data)} pairs of states "
+        f"and derivatives, {data.num_observations} observations ({diagnostics.engine}, "
+        f"{diagnostics.seconds:.1f} s, {len(posterior.components)} components)"
+    ]
+    noise = posterior.noise()
+    for k, name in enumerate(posterior.names):
+        lines.append(
+            f"  noise of d {name} / dt: {float(noise.mean[k]):.4g} +- {float(noise.stddev[k]):.2g}"
+        )
+    component = posterior.components[0]
+    if component.field.dissipation.num_parameters:
+        friction = posterior.dissipation()
+        lines.append(f"  friction: {float(friction.mean):.4g} +- {float(friction.stddev):.2g}")
+    if "lengthscale" in component.hyperparameters:
+        logs = [c.hyperparameters["lengthscale"].log() for c in posterior.components]
+        lengthscale = torch.stack(logs).mean(0).exp() * scaling.scale
+        shown = ", ".join(
+            f"{name} {float(v):.3g}{_unit(posterior.units, name)}"
+            for name, v in zip(posterior.names, lengthscale, strict=True)
+        )
+        lines.append(f"  lengthscales of H: {shown}")
+    worries = _worries(posterior)
+    lines.append("To worry about:" if worries else "Nothing to worry about was found.")
+    lines.extend(f"  - {worry}" for worry in worries)
+    return "\n".join(lines)
+
+
+def _unit(units: dict[str, str], name: str) -> str:
+    return f" {units[name]}" if name in units else ""
+
+
+def _worries(posterior: DerivativePosterior) -> list[str]:
+    data, diagnostics = posterior.data, posterior.diagnostics
+    worries = list(diagnostics.notes)
+    if posterior.counterfactual:
+        worries.append("dissipation was set to zero after the fit: this is a counterfactual")
+    if not diagnostics.converged:
+        worries.append("a search ended before its tolerance: the optimum may not be the best one")
+    noise, field = posterior.noise_std, posterior.vector_field(data.states)
+    residual = (data.derivatives - field.mean) / (noise**2 + field.stddev**2).sqrt()
+    size = data.derivatives.square().nanmean(0).sqrt()
+    for k, name in enumerate(posterior.names):
+        if float(noise[k] / size[k]) > 0.9:
+            worries.append(
+                f"the model explains little of d {name} / dt: its noise is "
+                f"{float(noise[k] / size[k]):.0%} of it"
+            )
+        far = int((residual[:, k].abs() > OUTLYING).sum())
+        if far:
+            worries.append(
+                f"{far} derivatives of {name} are more than {OUTLYING:.0f} noise deviations off: "
+                "outliers, or a noise that is not Gaussian"
+            )
+    component = posterior.components[0]
+    if component.field.dissipation.num_parameters and not posterior.counterfactual:
+        mean, variance = component.damping_moments()
+        prior = component.field.dissipation.prior_stddev
+        if bool((variance.sqrt() > 0.5 * prior).any()):
+            worries.append("friction is poorly identified: its posterior is nearly its prior")
+    return worries
+
+
+OUTLYING = 5.0
+"""Deviations beyond which a Gaussian residual is not expected."""

@@ -1,0 +1,106 @@
+"""Saving a posterior learned from derivatives to one file, and reading it back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from os import PathLike, fspath
+from typing import Any
+
+import torch
+
+from sympgp.dissipation import ScaledDissipation
+from sympgp.energies import FourierBasis
+from sympgp.fields import HamiltonianField
+from sympgp.kernels.energy import from_plain
+from sympgp.phase_space import CanonicalScaling
+from sympgp.posterior.component import Component, GaussianComponent
+from sympgp.posterior.derivative_posterior import DerivativePosterior
+from sympgp.posterior.diagnostics import Diagnostics
+from sympgp.posterior.exact import ExactGaussian
+from sympgp.posterior.exact_component import ExactComponent
+from sympgp.posterior.pathwise import PathwiseBasis
+from sympgp.posterior.storage import DISSIPATIONS, _plain, _to_cpu
+from sympgp.trajectories import StateDerivatives
+from sympgp.trajectories.paths import check_writable
+
+FORMAT = "sympgp derivative posterior 1"
+
+
+def save(posterior: DerivativePosterior, path: str | PathLike[str]) -> None:
+    """Write the posterior.
+
+    Raises:
+        ValueError: a kernel or basis that is code; a file that cannot be written.
+    """
+    family, data = posterior.dissipation_family, posterior.data
+    content = {
+        "format": FORMAT,
+        "components": [_describe(component) for component in posterior.components],
+        "scaling": _plain(posterior.scaling),
+        "dissipation_family": {"kind": type(family).__name__, **_plain(family)},
+        "data": {
+            "states": data.states,
+            "derivatives": data.derivatives,
+            "names": list(data.names),
+            "units": dict(data.units),
+        },
+        "diagnostics": asdict(posterior.diagnostics),
+        "counterfactual": posterior.counterfactual,
+    }
+    check_writable(path)
+    torch.save(_to_cpu(content), fspath(path))
+
+
+def _describe(component: Component) -> dict[str, Any]:
+    plain = _plain(component)
+    del plain["field"], plain["states"]
+    basis = component.field.basis
+    if isinstance(component, ExactComponent) and isinstance(basis, PathwiseBasis):
+        gaussian = _plain(component.gaussian)
+        gaussian["kernel"] = component.gaussian.kernel.plain()
+        gaussian["dissipation"] = _plain(component.gaussian.dissipation)
+        plain["gaussian"], waves = gaussian, basis.waves
+    elif isinstance(basis, FourierBasis):
+        waves = basis
+    else:
+        raise ValueError(f"posterior: no file format for a {type(basis).__name__} yet")
+    plain["waves"] = {"frequencies": waves.frequencies, "prior_variance": waves.prior_variance}
+    plain["dissipation"] = _plain(component.field.dissipation)
+    return plain
+
+
+def from_content(content: dict[str, Any]) -> DerivativePosterior:
+    """The posterior that a file's content describes.
+
+    Raises:
+        LookupError, TypeError, ValueError: it describes none.
+    """
+    family = dict(content["dissipation_family"])
+    kind = DISSIPATIONS[family.pop("kind")]
+    diagnostics = dict(content["diagnostics"])
+    for name in ("inflation", "notes"):
+        diagnostics[name] = tuple(diagnostics[name])
+    data = content["data"]
+    return DerivativePosterior(
+        tuple(_component(dict(plain)) for plain in content["components"]),
+        CanonicalScaling(**content["scaling"]),
+        kind(**family),
+        StateDerivatives(**data, dtype=data["states"].dtype),
+        Diagnostics(**diagnostics),
+        content["counterfactual"],
+    )
+
+
+def _component(plain: dict[str, Any]) -> Component:
+    waves = FourierBasis(**plain.pop("waves"))
+    dissipation = ScaledDissipation(**plain.pop("dissipation"))
+    if "gaussian" not in plain:
+        return GaussianComponent(field=HamiltonianField(waves, dissipation), states=None, **plain)
+    known = dict(plain.pop("gaussian"))
+    kernel = from_plain(known.pop("kernel"))
+    own = ScaledDissipation(**known.pop("dissipation"))
+    gaussian = ExactGaussian(kernel=kernel, dissipation=own, **known)
+    basis = PathwiseBasis(waves, kernel, gaussian.centers)
+    return ExactComponent(
+        field=HamiltonianField(basis, dissipation), states=None, gaussian=gaussian, **plain
+    )
