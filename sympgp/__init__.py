@@ -6,38 +6,53 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sympgp import metrics, plots, systems
+    from sympgp import kernels, metrics, plots, systems
+    from sympgp.comparison import compare
     from sympgp.dissipation import Conservative, Friction
     from sympgp.energies import FourierEnergy
-    from sympgp.inference import GaussNewton, fit
+    from sympgp.inference import (
+        NUTS,
+        DerivativeRegression,
+        ExactGP,
+        GaussNewton,
+        StochasticVI,
+        fit,
+    )
     from sympgp.integrators import RK4, Dopri5, ImplicitMidpoint
     from sympgp.models import SSGP, HamiltonianModel
     from sympgp.noise import GaussianNoise, StudentTNoise
     from sympgp.phase_space import symplectic_matrix
     from sympgp.posterior import Posterior, load
     from sympgp.rollouts import Rollouts
-    from sympgp.trajectories import Trajectories
+    from sympgp.trajectories import StateDerivatives, Trajectories
 
 __version__ = "0.1.0"
 
 # Where each public name lives; PyTorch and the rest are loaded with the first name used.
 _MODULES = {
+    "NUTS": "inference",
     "RK4": "integrators",
     "SSGP": "models",
     "Conservative": "dissipation",
     "Dopri5": "integrators",
     "FourierEnergy": "energies",
     "Friction": "dissipation",
+    "DerivativeRegression": "inference",
+    "ExactGP": "inference",
     "GaussNewton": "inference",
     "GaussianNoise": "noise",
     "HamiltonianModel": "models",
     "ImplicitMidpoint": "integrators",
     "Posterior": "posterior",
     "Rollouts": "rollouts",
+    "StochasticVI": "inference",
     "StudentTNoise": "noise",
+    "StateDerivatives": "trajectories",
     "Trajectories": "trajectories",
+    "compare": "comparison",
     "fit": "inference",
     "load": "posterior",
+    "kernels": "",
     "metrics": "",
     "plots": "",
     "symplectic_matrix": "phase_space",
@@ -45,22 +60,29 @@ _MODULES = {
 }
 
 __all__ = [
+    "NUTS",
     "RK4",
     "SSGP",
     "Conservative",
     "Dopri5",
     "FourierEnergy",
     "Friction",
+    "DerivativeRegression",
+    "ExactGP",
     "GaussNewton",
     "GaussianNoise",
     "HamiltonianModel",
     "ImplicitMidpoint",
     "Posterior",
     "Rollouts",
+    "StochasticVI",
     "StudentTNoise",
+    "StateDerivatives",
     "Trajectories",
+    "compare",
     "fit",
     "load",
+    "kernels",
     "metrics",
     "plots",
     "symplectic_matrix",

@@ -39,7 +39,7 @@ def normal(values, stddev):
 @pytest.mark.parametrize("duration", [0.6, math.inf])
 def test_the_likelihood_is_that_of_every_observation(duration, dof):
     noise = replace(gaussian(2), dof=dof)
-    problem, _, density, (theta, noise_std, start) = drawn(duration, noise=noise)
+    problem, _, density, (theta, noise_std, start) = drawn(duration, noise=noise, num=1)
     terms = density.terms(theta, noise_std, start)
     for s in range(len(theta)):
         vector = torch.cat([theta[s], start[s].flatten()])

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from sympgp.dissipation import Conservative, Friction
 from sympgp.energies import FourierEnergy
-from sympgp.inference import GaussNewton, fit
+from sympgp.inference import NUTS, GaussNewton, StochasticVI, fit
 from sympgp.inference.base import InferenceEngine
 from sympgp.models import SSGP, HamiltonianModel
 from sympgp.posterior import Posterior
@@ -35,7 +36,12 @@ def ssgp(
 
 
 MODELS: dict[str, ModelMaker] = {"ssgp": ssgp}
-ENGINES: dict[str, EngineMaker] = {"gauss-newton": GaussNewton}
+ENGINES: dict[str, EngineMaker] = {
+    "gauss-newton": GaussNewton,
+    "nuts": NUTS,
+    "vi": StochasticVI,
+    "vi-from-prior": partial(StochasticVI, None),
+}
 
 
 def parse(text: str, known: Mapping[str, Any], what: str) -> tuple[str, dict[str, Any]]:

@@ -1,7 +1,20 @@
 """Inference engines and ``fit``."""
 
 from sympgp.inference.base import InferenceEngine
+from sympgp.inference.derivative_fit import DerivativeEngine, DerivativeRegression
+from sympgp.inference.exact_gp import ExactGP
 from sympgp.inference.fit import fit
 from sympgp.inference.gauss_newton import GaussNewton
+from sympgp.inference.nuts import NUTS
+from sympgp.inference.stochastic_vi import StochasticVI
 
-__all__ = ["GaussNewton", "InferenceEngine", "fit"]
+__all__ = [
+    "NUTS",
+    "DerivativeEngine",
+    "DerivativeRegression",
+    "ExactGP",
+    "GaussNewton",
+    "InferenceEngine",
+    "StochasticVI",
+    "fit",
+]

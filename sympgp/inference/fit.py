@@ -2,35 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar, overload
+
 import torch
 from tqdm import tqdm
 
-from sympgp.inference.base import InferenceEngine
+from sympgp.inference.base import InferenceEngine, Report
+from sympgp.inference.derivative_fit import DerivativeEngine, derivative_engine
 from sympgp.inference.gauss_newton import GaussNewton
+from sympgp.inference.nuts import NUTS
+from sympgp.inference.stochastic_vi import StochasticVI
 from sympgp.integrators import RK4, Integrator
 from sympgp.models import HamiltonianModel
-from sympgp.posterior import Posterior
-from sympgp.trajectories import Trajectories
+from sympgp.posterior import DerivativePosterior, Posterior
+from sympgp.trajectories import StateDerivatives, Trajectories
+
+Data = TypeVar("Data", Trajectories, StateDerivatives)
 
 
+@overload
 def fit(
     model: HamiltonianModel,
     data: Trajectories,
     *,
-    inference: InferenceEngine | None = None,
+    inference: InferenceEngine | None = ...,
+    integrator: Integrator | None = ...,
+    seed: int = ...,
+    device: torch.device | str | None = ...,
+    progress: bool = ...,
+) -> Posterior: ...
+
+
+@overload
+def fit(
+    model: HamiltonianModel,
+    data: StateDerivatives,
+    *,
+    inference: DerivativeEngine | None = ...,
+    seed: int = ...,
+    device: torch.device | str | None = ...,
+    progress: bool = ...,
+) -> DerivativePosterior: ...
+
+
+def fit(
+    model: HamiltonianModel,
+    data: Trajectories | StateDerivatives,
+    *,
+    inference: InferenceEngine | DerivativeEngine | None = None,
     integrator: Integrator | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
     progress: bool = True,
-) -> Posterior:
-    """Fit a model to noisy trajectories.
+) -> Posterior | DerivativePosterior:
+    """Fit a model to noisy trajectories, or to pairs of states and derivatives.
 
     Args:
         model: what is assumed of the field, from ``SSGP`` or ``HamiltonianModel``.
-        data: the trajectories; rows and entries may be missing.
-        inference: the engine; ``GaussNewton()`` when None.
+        data: the trajectories; rows and entries may be missing. Or ``StateDerivatives``.
+        inference: the engine; ``GaussNewton()`` when None. For pairs ``ExactGP()``, or
+            ``DerivativeRegression()`` when None.
         integrator: ``RK4(step=...)``, step in user time, to fix the solver step of the fit; chosen
-            from the data, and refined until its error does not matter, when None.
+            from the data, and refined until its error does not matter, when None. ``StochasticVI``
+            takes any method of fixed steps.
         seed: of every random choice; the same seed gives the same posterior.
         device: where to compute, such as "cuda"; where the data are when None.
         progress: show what is being done on standard error.
@@ -50,14 +86,20 @@ def fit(
         >>> posterior.vector_field([[0.5, 0.0]]).mean.shape
         torch.Size([1, 2])
     """
-    for name, value, kind in (("model", model, HamiltonianModel), ("data", data, Trajectories)):
-        if not isinstance(value, kind):
-            raise ValueError(
-                f"{name}: expected an instance of {kind.__name__}, got {type(value).__name__}"
-            )
-    engine = _engine(inference, integrator)
-    check_data(model, data)
-    data = _on_device(data, device)
+    work: Callable[[int, Report], Posterior | DerivativePosterior]
+    if not isinstance(model, HamiltonianModel):
+        raise ValueError(
+            f"model: expected an instance of HamiltonianModel, got {type(model).__name__}"
+        )
+    if isinstance(data, StateDerivatives):
+        pairwise = derivative_engine(inference, integrator)
+        work = partial(pairwise.run, model, _on_device(data, device))
+    elif isinstance(data, Trajectories):
+        engine = _engine(inference, integrator)
+        check_data(model, data)
+        work = partial(engine.run, model, _on_device(data, device))
+    else:
+        raise ValueError(f"data: expected an instance of Trajectories, got {type(data).__name__}")
     with tqdm(disable=not progress, bar_format="{desc} [{elapsed}]{postfix}", leave=False) as bar:
 
         def report(stage: str, objective: float | None) -> None:
@@ -68,7 +110,7 @@ def fit(
             bar.refresh()
 
         try:
-            return engine.run(model, data, seed, report)
+            return work(seed, report)
         except torch.linalg.LinAlgError as error:
             raise FloatingPointError(
                 f"the fit broke down numerically ({error}): look for gross outliers or values in "
@@ -77,23 +119,25 @@ def fit(
             ) from error
 
 
-def _on_device(data: Trajectories, device: torch.device | str | None) -> Trajectories:
+def _on_device(data: Data, device: torch.device | str | None) -> Data:
     try:
         return data.to(device=device)
     except (AssertionError, RuntimeError) as error:  # what PyTorch raises, by kind of build
         raise ValueError(f"device: {device!r} cannot be used here: {error}") from error
 
 
-def _engine(inference: InferenceEngine | None, integrator: Integrator | None) -> InferenceEngine:
+def _engine(inference: object, integrator: Integrator | None) -> InferenceEngine:
     engine = GaussNewton() if inference is None else inference
     if not isinstance(engine, InferenceEngine):
         raise ValueError(f"inference: expected an engine such as GaussNewton(), got {engine!r}")
     if integrator is None:
         return engine
-    if not isinstance(integrator, RK4) or not isinstance(engine, GaussNewton):
+    if isinstance(engine, StochasticVI):
+        return engine.with_integrator(integrator)
+    if not isinstance(integrator, RK4) or not isinstance(engine, GaussNewton | NUTS):
         raise ValueError(
-            f"integrator: GaussNewton differentiates RK4 steps, so RK4(step=...) or None is "
-            f"expected; got {integrator!r}"
+            f"integrator: {type(engine).__name__} differentiates RK4 steps, so RK4(step=...) or "
+            f"None is expected; got {integrator!r}"
         )
     if integrator.step is None:
         raise ValueError("integrator: expected RK4 with a step, got RK4(step=None)")

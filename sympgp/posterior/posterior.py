@@ -225,6 +225,24 @@ class Posterior(FieldPosterior):
         self._refuse_counterfactual("check")
         return residuals.check(self, num_samples, seed)
 
+    def to_arviz(self, num_samples: int = 1000, seed: int = 0, weights: bool = False) -> Any:
+        """ArviZ's InferenceData, or a DataTree from ArviZ 1 on; one chain, user units.
+
+        Groups: posterior (friction, noise_std, initial_state, component), posterior_predictive,
+        observed_data, log_likelihood, constant_data (where each observation is from) and
+        sample_stats (lp, diverging; of Gaussians log_importance_ratio and _weight, to make
+        draws of the posterior of them).
+
+        Args:
+            num_samples: draws, with the states drawn given each draw of the field.
+            seed: of the draws.
+            weights: also the weights of the energy's features, scaled units.
+        """
+        from sympgp.posterior.inference_data import to_arviz
+
+        self._refuse_counterfactual("to_arviz")
+        return to_arviz(self, num_samples, seed, weights)
+
     def without_dissipation(self) -> Posterior:
         """The counterfactual: the same posterior over H with R = 0 in every draw.
 

@@ -1,0 +1,132 @@
+"""Draws of all unknowns as components of a posterior, and the quantities that are monitored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sympgp.fields import HamiltonianField
+from sympgp.inference.target import Target
+from sympgp.inference.warm_start import WarmStart
+from sympgp.inference.whitening import Unknowns
+from sympgp.posterior import Component, JointDraws, Posterior, SampledComponent
+
+MOST_DRAWS = 2000
+"""Draws that are kept where all share their features, chosen evenly."""
+MOST_FIELDS = 100
+"""Draws that are kept where each has features of its own: each is a component."""
+PLACES = 8
+"""States at which the field is monitored."""
+BLOCK = 100
+"""Draws whose densities are computed at a time."""
+
+
+def components(target: Target, warm: WarmStart, unknowns: Unknowns) -> tuple[Component, ...]:
+    """A bank of draws; one bank a draw where each has hyperparameters of its own."""
+    moving = target.whitening.hyper is not None
+    count, most = len(unknowns.theta), MOST_FIELDS if moving else MOST_DRAWS
+    kept = torch.linspace(0, count - 1, min(count, most)).round().long()
+    kept = kept.to(unknowns.theta.device)
+    draws = JointDraws(unknowns.theta[kept], unknowns.noise_std[kept], unknowns.start[kept])
+    if not moving:
+        return (_bank(warm, warm.component.field, warm.component.hyperparameters, draws),)
+    rows = zip(_moving_fields(target, warm, unknowns.log_hyper[kept]), kept.tolist(), strict=True)
+    parts = []
+    for (field, hyper), k in rows:
+        # Twice, so that there is a variance within: zero.
+        own = JointDraws(*(part[[k, k]] for part in unknowns[:3]))
+        parts.append(_bank(warm, field, hyper, own))
+    return tuple(parts)
+
+
+def _bank(
+    warm: WarmStart, field: HamiltonianField, hyper: dict[str, Tensor], draws: JointDraws
+) -> SampledComponent:
+    known, theta = warm.component, draws.theta.mean(0)
+    return SampledComponent(
+        field=field,
+        theta=theta,
+        noise_std=draws.noise_std.mean(0),
+        noise_group=known.noise_group,
+        noise_dof=known.noise_dof,
+        hyperparameters=hyper,
+        states=warm.states(theta),
+        draws=draws,
+    )
+
+
+def _moving_fields(
+    target: Target, warm: WarmStart, log_hyper: Float[Tensor, "draws hyper"]
+) -> Iterator[tuple[HamiltonianField, dict[str, Tensor]]]:
+    """Features and hyperparameters of each draw."""
+    whitening = target.whitening
+    if whitening.hyper is None or whitening.energy is None:
+        raise RuntimeError("hyperparameters are not among the unknowns")
+    for log in log_hyper:
+        hyper = whitening.hyper.hyperparameters(log)
+        yield replace(warm.component.field, basis=whitening.energy.basis(hyper)), hyper
+
+
+def monitored(
+    target: Target,
+    warm: WarmStart,
+    first: Posterior,
+    positions: Float[Tensor, "chains draws unknowns"],
+    unknowns: Unknowns,
+) -> dict[str, Float[Tensor, "chains draws"]]:
+    """Quantities that users ask about, by name.
+
+    The density, friction, noise, first states, hyperparameters, and the field at states that are
+    spread over the data.
+    """
+    shape = positions.shape[:2]
+    nodes, scaling, names = warm.problem.nodes, first.scaling, first.names
+    blocks = positions.flatten(0, 1).split(BLOCK)
+    found = {"the log density": torch.cat([target(block) for block in blocks])}
+    for k in range(len(target.whitening.damping_unit)):
+        found["friction"] = unknowns.theta[:, warm.component.field.num_weights + k]
+    for channel, name in enumerate(names):
+        found[f"the noise of {name}"] = unknowns.noise_std[:, channel]
+        for path, window in enumerate(warm.problem.windows.chain[:, 0].tolist()):
+            label = first.data.labels[path]
+            found[f"the first {name} of trajectory {label}"] = unknowns.start[:, window, channel]
+    for column, name in enumerate(_hyper_names(target)):
+        found[name] = unknowns.log_hyper[:, column]
+    whole = nodes.values[nodes.mask.all(1)]
+    if len(whole):
+        index = torch.linspace(0, len(whole) - 1, min(len(whole), PLACES)).round().long()
+        z = whole[index.to(whole.device)]
+        rates = _field_at(target, warm, unknowns, z)
+        for place, state in enumerate(scaling.to_user(z).tolist()):
+            where = ", ".join(f"{value:.3g}" for value in state)
+            for channel, name in enumerate(names):
+                found[f"d{name}/dt at ({where})"] = rates[:, place, channel]
+    return {name: value.cpu().reshape(shape) for name, value in found.items()}
+
+
+def _hyper_names(target: Target) -> list[str]:
+    hyper = target.whitening.hyper
+    if hyper is None:
+        return []
+    return [
+        name.replace("_", " ") + (f" {k + 1}" if prior.median.numel() > 1 else "")
+        for name, prior in hyper.priors.items()
+        for k in range(prior.median.numel())
+    ]
+
+
+def _field_at(
+    target: Target, warm: WarmStart, unknowns: Unknowns, z: Float[Tensor, "places dim"]
+) -> Float[Tensor, "draws places dim"]:
+    theta = unknowns.theta
+    if target.whitening.hyper is None:
+        bound = warm.component.field.bind(theta)
+        return bound(0.0, z.expand(len(theta), *z.shape))
+    fields = _moving_fields(target, warm, unknowns.log_hyper)
+    return torch.stack(
+        [field.bind(row)(0.0, z) for (field, _), row in zip(fields, theta, strict=True)]
+    )

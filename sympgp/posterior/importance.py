@@ -1,0 +1,246 @@
+"""How far a posterior's Gaussians are from the posterior itself: importance ratios of joint draws.
+
+A Laplace approximation ``q`` of weights, friction and noise has a density, and so has the model, up
+to a constant: their ratio ``p(theta, sigma, y) / q(theta, sigma)`` is one number a draw, constant
+where the approximation is exact. The states are integrated out of ``p`` given each draw, since
+ratios in all dimensions would say little but how many there are. Each component of a mixture is
+held against its own model, with its own features and hyperparameters, and keeps its share.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sympgp.posterior.component import GaussianComponent, JointDraws, SampledComponent, normal
+from sympgp.posterior.joint import inflation_of, joint_density
+from sympgp.posterior.proposal import given_noise, log_noise
+from sympgp.posterior.settled import settle
+from sympgp.shooting.density import JointDensity
+from sympgp.trajectories import Trajectories
+
+if TYPE_CHECKING:
+    from sympgp.posterior.posterior import Posterior
+else:
+    Posterior = Any
+
+LIMIT = 0.7
+"""Pareto k beyond which importance weights are not to be trusted, however many draws there are."""
+FEWEST = 100
+"""Draws that tails of weights are fitted to."""
+
+
+@dataclass(frozen=True, eq=False)
+class WeightedDraws:
+    """Joint draws of a posterior with what importance sampling needs.
+
+    Of a Gaussian component the states are drawn given each draw of the field, about whose own
+    paths they are linearised.
+
+    Attributes:
+        parts: the draws of each component, scaled units.
+        log_likelihood: (S, n_obs) of every observation, per user unit; order trajectory, time,
+            coordinate, missing ones left out.
+        log_ratio: (S,) ``log p(theta, sigma, y) - log q(theta, sigma)``; zero where the draws are
+            of the posterior itself, minus infinity where a path diverged.
+        share: (n_obs,) how many independent observations each one counts as.
+    """
+
+    parts: tuple[JointDraws, ...]
+    log_likelihood: Float[Tensor, "draws observations"]
+    log_ratio: Float[Tensor, " draws"]
+    share: Float[Tensor, " observations"]
+
+    @property
+    def component(self) -> Int[Tensor, " draws"]:
+        """Which component each draw is of."""
+        sizes = [len(part.theta) for part in self.parts]
+        index = torch.arange(len(sizes), device=self.log_ratio.device)
+        return index.repeat_interleave(torch.tensor(sizes, device=index.device))
+
+
+@dataclass(frozen=True, eq=False)
+class Importance:
+    """Weights that turn the draws of a posterior's approximation into draws of the posterior.
+
+    Attributes:
+        log_weights: (S,) logarithms of Pareto-smoothed weights that sum to one; components have
+            equal shares, and equal weights within where their ratios collapse.
+        pareto_k: of each component's ratios: below 0.5 good, above 0.7 not to be trusted; minus
+            infinity of draws that need no weights.
+        effective_share: effective sample size over number of draws, of each component.
+    """
+
+    log_weights: Float[Tensor, " draws"]
+    pareto_k: tuple[float, ...]
+    effective_share: tuple[float, ...]
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether a component's ratios cannot be used."""
+        return any(k > LIMIT for k in self.pareto_k)
+
+    @property
+    def note(self) -> str | None:
+        """What a summary should say; None where the approximation is good."""
+        if not self.collapsed:
+            return None
+        poor = sum(k > LIMIT for k in self.pareto_k)
+        return (
+            f"the Gaussian approximation is poor: importance weights collapse (Pareto k up to "
+            f"{max(self.pareto_k):.2f}) in {poor} of {len(self.pareto_k)} components"
+        )
+
+
+def importance_weights(posterior: Posterior, num_samples: int = 400, seed: int = 0) -> Importance:
+    """Importance weights of joint draws of field, noise and states.
+
+    Source: Vehtari, Simpson, Gelman, Yao and Gabry, *Pareto smoothed importance sampling*, JMLR 25
+    (2024).
+
+    Args:
+        posterior: of trajectories.
+        num_samples: draws S.
+        seed: of the draws.
+
+    Raises:
+        ValueError: fewer than 100 draws; the posterior has no trajectories, or others than it was
+            learned from.
+
+    Example:
+        >>> from sympgp.systems import Pendulum
+        >>> from sympgp import SSGP, fit
+        >>> data = Pendulum().simulate(3, rate=5, duration=5, noise_std=0.05)
+        >>> posterior = fit(SSGP(num_features=20), data, progress=False)
+        >>> importance_weights(posterior, num_samples=100).log_weights.exp().sum()
+        tensor(1.0000, dtype=torch.float64)
+    """
+    return weights(weighted_draws(posterior, num_samples, seed))
+
+
+def weights(draws: WeightedDraws) -> Importance:
+    """The weights of draws, component by component."""
+    logs, ks, shares = [], [], []
+    for own in draws.log_ratio.split([len(part.theta) for part in draws.parts]):
+        alive, k = own.isfinite(), -math.inf
+        smooth = torch.where(alive, 0.0, own)
+        if not bool(alive.any()):
+            smooth, k = torch.zeros_like(own), math.inf
+        elif float(own[alive].max()) > float(own[alive].min()):
+            lifted, found = pareto_smoothed(own.unsqueeze(0))
+            k = float(found[0])
+            smooth = smooth if k > LIMIT else lifted[0]
+        smooth = smooth - smooth.logsumexp(0)
+        logs.append(smooth)
+        ks.append(k)
+        shares.append(float(1.0 / (len(own) * (2.0 * smooth).exp().sum())))
+    together = torch.cat(logs) - math.log(len(draws.parts))
+    return Importance(together, tuple(ks), tuple(shares))
+
+
+def pareto_smoothed(
+    log_weights: Float[Tensor, "rows draws"],
+) -> tuple[Float[Tensor, "rows draws"], Float[Tensor, " rows"]]:
+    """Normalised logarithms of Pareto-smoothed weights, row by row, and each row's Pareto k."""
+    values = log_weights.detach().cpu().double().numpy()
+    # ArviZ takes differences with the largest entry; what is minus infinity has no weight anyway.
+    values = np.maximum(values, values.max(1, keepdims=True) - 1e4)
+    arviz, new = arviz_module()
+    with np.errstate(all="ignore"):  # very heavy tails overflow, and have a large k
+        if new:  # of log likelihoods
+            stats = importlib.import_module("arviz_stats.base").array_stats
+            smooth, k = stats.psislw(-values, axis=-1)
+        else:
+            smooth, k = arviz.psislw(values)
+    return torch.as_tensor(np.asarray(smooth)).to(log_weights), torch.as_tensor(np.asarray(k))
+
+
+def arviz_module() -> tuple[Any, bool]:
+    """ArviZ, and whether it is version 1 or later."""
+    with warnings.catch_warnings():  # a notice about its releases, once a day
+        warnings.simplefilter("ignore", FutureWarning)
+        import arviz
+    return arviz, int(arviz.__version__.split(".")[0]) >= 1
+
+
+def weighted_draws(posterior: Posterior, num_samples: int, seed: int) -> WeightedDraws:
+    """See :class:`WeightedDraws`.
+
+    Raises:
+        ValueError: fewer than 100 draws; the posterior has no trajectories, or others than it was
+            learned from.
+    """
+    if not isinstance(num_samples, int) or num_samples < FEWEST:
+        raise ValueError(
+            f"num_samples: expected a whole number of at least {FEWEST}, got {num_samples!r}"
+        )
+    kind = type(posterior).__name__
+    if not isinstance(getattr(posterior, "data", None), Trajectories):
+        raise ValueError(f"posterior: expected one learned from trajectories, got a {kind}")
+    if posterior.conditioned or posterior.counterfactual:
+        done = "condition()" if posterior.conditioned else "without_dissipation()"
+        raise ValueError(
+            f"posterior: expected the trajectories that it was learned from; after {done} their "
+            "likelihood does not say how good it is"
+        )
+    return drawn(posterior, num_samples, seed)
+
+
+@torch.no_grad()
+def drawn(posterior: Posterior, num_samples: int, seed: int) -> WeightedDraws:
+    """Draws with their densities; of conditioned posteriors the ratios are zero."""
+    inflation = inflation_of(posterior)
+    generator = torch.Generator().manual_seed(seed + 1)
+    parts, likelihoods, ratios = [], [], []
+    pairs = zip(posterior.components, posterior.sample(num_samples, seed).parts, strict=False)
+    for component, part in pairs:
+        density = joint_density(posterior, component)
+        theta, noise_std, start = part.theta, part.noise_std, part.start
+        ratio = torch.zeros_like(theta[:, 0])
+        if isinstance(component, GaussianComponent) and not posterior.conditioned:
+            theta, start, ratio = _settled(component, density, noise_std, generator)
+        if start is None:
+            raise RuntimeError("these draws have no states")
+        if isinstance(component, SampledComponent):
+            own = _distinct(theta)
+            theta, noise_std, start, ratio = theta[own], noise_std[own], start[own], ratio[own]
+        seen = density.nodes.mask
+        share = inflation.expand(seen.shape)[seen]
+        unit = posterior.scaling.scale.expand(seen.shape)[seen]
+        likelihood = share * density.pointwise(theta, noise_std, start) - unit.log()
+        alive = likelihood.isfinite().all(1) & ratio.isfinite()
+        parts.append(JointDraws(theta, noise_std, start))
+        likelihoods.append(likelihood)
+        ratios.append(ratio.masked_fill(~alive, -math.inf))
+    return WeightedDraws(tuple(parts), torch.cat(likelihoods), torch.cat(ratios), 1.0 / share)
+
+
+def _distinct(rows: Float[Tensor, "draws params"]) -> Int[Tensor, " distinct"]:
+    """The first of all equal rows: a bank may have given some draws again."""
+    _, group = torch.unique(rows, dim=0, return_inverse=True)
+    first = torch.full_like(group, len(group))
+    order = torch.arange(len(group), device=group.device)
+    return first.scatter_reduce(0, group, order, "amin").sort().values[: int(group.max()) + 1]
+
+
+def _settled(
+    component: GaussianComponent,
+    density: JointDensity,
+    noise_std: Float[Tensor, "draws dim"],
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draws of parameters and states given those of the noise, and the log ratios of all."""
+    theta, log_q = given_noise(component, noise_std, generator)
+    states, delta = component.window_states, theta - component.theta
+    white = normal((len(delta), *states.mean.shape), delta, generator)
+    begin = states.sample(delta, torch.zeros_like(white))
+    start, log_p = settle(density, theta, noise_std, begin, white)
+    return theta, start, log_p - log_q - log_noise(component, noise_std)

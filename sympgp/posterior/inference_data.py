@@ -1,0 +1,153 @@
+"""A posterior in ArviZ's form, for versions 0.2x (InferenceData) and from 1 on (DataTree)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sympgp.posterior.component import GaussianComponent, JointDraws
+from sympgp.posterior.importance import (
+    WeightedDraws,
+    arviz_module,
+    drawn,
+    weights,
+)
+from sympgp.posterior.joint import joint_density
+
+if TYPE_CHECKING:
+    from sympgp.posterior.posterior import Posterior
+else:
+    Posterior = Any
+
+Group = dict[str, np.ndarray]
+
+DIMS = {
+    "noise_std": ["coordinate"],
+    "initial_state": ["trajectory", "coordinate"],
+    "weights": ["weight"],
+    "y": ["observation"],
+    "trajectory_of": ["observation"],
+    "coordinate_of": ["observation"],
+    "time": ["observation"],
+}
+"""Dimensions of each variable after those of the draws."""
+
+
+def to_arviz(posterior: Posterior, num_samples: int, seed: int, with_weights: bool) -> Any:
+    """See ``Posterior.to_arviz``."""
+    draws = drawn(posterior, num_samples, seed)
+    order = np.random.default_rng(seed).permutation(len(draws.log_ratio))
+    groups: dict[str, Group] = {
+        "posterior": _parameters(posterior, draws, with_weights),
+        "posterior_predictive": {"y": _replicated(posterior, draws, seed)},
+        "log_likelihood": {"y": _numpy(draws.log_likelihood)},
+        "sample_stats": _statistics(posterior, draws),
+    }
+    for group in groups.values():
+        for name, values in group.items():
+            # Draws of different components in random order, all of one chain.
+            group[name] = values[order][None]
+    mask = [~x.isnan() for x in posterior.data.states]
+    groups["observed_data"] = {
+        "y": _numpy(torch.cat([x[m] for x, m in zip(posterior.data.states, mask, strict=True)]))
+    }
+    groups["constant_data"] = _places(posterior, mask)
+    coords = {
+        "coordinate": list(posterior.names),
+        "trajectory": np.arange(len(posterior.data)),
+        "observation": np.arange(len(groups["observed_data"]["y"])),
+    }
+    units = ", ".join(f"{name}: {unit}" for name, unit in posterior.units.items())
+    return _from_groups(groups, coords, units)
+
+
+def _parameters(posterior: Posterior, draws: WeightedDraws, with_weights: bool) -> Group:
+    """Friction, noise, first states, component, and weights if wanted; user units."""
+    scaling, kinds = posterior.scaling, posterior.components
+    pairs = list(zip(kinds, draws.parts, strict=False))
+    group = {
+        "noise_std": torch.cat([part.noise_std for part in draws.parts]) * scaling.scale,
+        "initial_state": torch.cat(
+            [scaling.to_user(_first(part)[:, c.window_states.chain[:, 0]]) for c, part in pairs]
+        ),
+        "component": draws.component,
+    }
+    if kinds[0].field.dissipation.num_parameters:
+        rho = [c.field.split(part.theta)[1] * c.field.dissipation.unit for c, part in pairs]
+        shape = posterior.dissipation_family.reshape
+        group["friction"] = shape(torch.cat(rho), posterior.num_dof)
+    if with_weights:
+        group["weights"] = torch.cat([c.field.split(part.theta)[0] for c, part in pairs])
+    return {name: _numpy(values) for name, values in group.items()}
+
+
+def _replicated(posterior: Posterior, draws: WeightedDraws, seed: int) -> np.ndarray:
+    """Observations made again of every draw's paths, with new noise."""
+    scaling, parts = posterior.scaling, []
+    generator = np.random.default_rng(seed)
+    for component, part in zip(posterior.components, draws.parts, strict=False):
+        density = joint_density(posterior, component)
+        with torch.no_grad():
+            path, _, _ = density.paths(part.theta, _first(part))
+        seen = density.nodes.mask
+        by_node = path.new_zeros(len(path), *seen.shape)
+        by_node[:, density.windows.nodes.flatten()] = path.flatten(1, 2)
+        size, dof = tuple(by_node.shape), component.noise_dof
+        drawn = generator.standard_normal(size) if dof is None else generator.standard_t(dof, size)
+        noise = torch.as_tensor(drawn).to(path) * part.noise_std.unsqueeze(1)
+        parts.append(scaling.to_user(by_node + noise)[:, seen])
+    return _numpy(torch.cat(parts))
+
+
+def _statistics(posterior: Posterior, draws: WeightedDraws) -> Group:
+    """Log density, importance ratio and weight, and whether a path diverged."""
+    group = {"diverging": ~draws.log_likelihood.isfinite().all(1)}
+    if not posterior.conditioned:
+        logs = []
+        for component, part in zip(posterior.components, draws.parts, strict=False):
+            with torch.no_grad():
+                density = joint_density(posterior, component)
+                logs.append(density.log_prob(part.theta, part.noise_std, _first(part)))
+        group["lp"] = torch.cat(logs)
+        if isinstance(posterior.components[0], GaussianComponent):
+            group["log_importance_ratio"] = draws.log_ratio
+            group["log_importance_weight"] = weights(draws).log_weights
+    return {name: _numpy(values) for name, values in group.items()}
+
+
+def _places(posterior: Posterior, mask: list[Tensor]) -> Group:
+    """Which trajectory and coordinate each observation is of, and when it was made."""
+    places = [m.nonzero() for m in mask]
+    channel = torch.cat([p[:, 1] for p in places]).tolist()
+    times = [t[p[:, 0]] for t, p in zip(posterior.data.times, places, strict=True)]
+    number = [torch.full_like(p[:, 0], k) for k, p in enumerate(places)]
+    return {
+        "trajectory_of": _numpy(torch.cat(number)),
+        "coordinate_of": np.array([posterior.names[c] for c in channel]),
+        "time": _numpy(torch.cat(times)),
+    }
+
+
+def _first(part: JointDraws) -> Tensor:
+    if part.start is None:
+        raise RuntimeError("these draws have no states")
+    return part.start
+
+
+def _numpy(values: Tensor) -> np.ndarray:
+    return values.detach().cpu().numpy()
+
+
+def _from_groups(groups: dict[str, Group], coords: dict[str, Any], units: str) -> Any:
+    """InferenceData, or a DataTree from ArviZ 1 on."""
+    arviz, new = arviz_module()
+    if new:
+        data = arviz.from_dict(groups, coords=coords, dims=DIMS)
+    else:
+        data = arviz.from_dict(**groups, coords=coords, dims=DIMS)
+    for group in groups:
+        data[group].attrs.update(inference_library="sympgp", units=units)
+    return data
