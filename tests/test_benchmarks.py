@@ -401,6 +401,7 @@ def test_runs_in_turn_record_failures_and_go_on():
     assert done[Toy("works", 2)].settings == {"name": "works", "seed": 2}
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_a_failed_run_and_no_other_is_lost():
     runs = [Toy("works", 1), Toy("fails"), Toy("dies")]
     before = dict(os.environ)

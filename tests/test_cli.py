@@ -250,6 +250,7 @@ def test_new_data_in_other_units_are_refused(here: Path):
     assert done.stdout == ""
 
 
+@pytest.mark.slow
 def test_new_data_of_another_system_are_warned_about(here: Path):
     data = sg.systems.Pendulum(mass=1.0, gravity=40.0).simulate(1, rate=6, duration=4, seed=2)
     frame = data.to_pandas().rename(columns={"q": "angle", "p": "velocity"})

@@ -30,6 +30,7 @@ from sympgp.posterior.importance import (
     weights,
 )
 from sympgp.posterior.joint import joint_density
+from sympgp.posterior.left_out import Entries
 from sympgp.posterior.proposal import given_noise, log_noise
 from sympgp.posterior.settled import settle
 from sympgp.systems import Duffing, HarmonicOscillator, Pendulum
@@ -42,8 +43,9 @@ def weighted(log_likelihood, log_ratio, sizes=None, share=1.0) -> WeightedDraws:
     """Draws of which only densities matter."""
     sizes = [len(log_ratio)] if sizes is None else sizes
     parts = tuple(JointDraws(torch.zeros(n, 1), torch.zeros(n, 1), None) for n in sizes)
-    share = torch.full_like(log_likelihood[0], share)
-    return WeightedDraws(parts, log_likelihood, log_ratio, share)
+    each = torch.full_like(log_likelihood[0], share)
+    entries = Entries.given_states(log_likelihood, each)
+    return WeightedDraws(parts, log_likelihood, log_ratio, entries, each)
 
 
 # states given each draw of the field
@@ -69,7 +71,7 @@ def test_states_of_linear_fields_are_integrated_out_exactly(num_dof, jump_std):
     with torch.no_grad():
         # From far-off states: in linear fields one step ends at the mode.
         begin = start + 0.5 * randn(*start.shape, seed=1)
-        _, found = settle(density, theta, noise_std, begin, randn(*start.shape))
+        found = settle(density, theta, noise_std, begin, randn(*start.shape)).log_marginal
         terms = density.terms(theta, noise_std, start)
     prior = terms["weights"] + terms["dissipation"] + terms["noise"]
     scale = posterior.scaling.scale.log()
@@ -87,10 +89,10 @@ def test_states_of_linear_fields_are_integrated_out_exactly(num_dof, jump_std):
 def test_states_of_linear_fields_have_their_posterior(jump_std):
     """Means and covariances of the first state and of the jump, against a dense Gaussian's."""
     posterior, density, theta, noise_std, start = settled_problem(1, jump_std)
-    num = 4000
+    num = 1500
     wide = [x[:1].expand(num, *x.shape[1:]) for x in (theta, noise_std, start)]
     with torch.no_grad():
-        states, _ = settle(density, *wide, randn(num, *start.shape[1:], seed=2))
+        states = settle(density, *wide, randn(num, *start.shape[1:], seed=2)).start
         _, end, _ = density.paths(wide[0], states)
     here, after = density.windows.chain[0, :2]
     mean, cov = DenseLinear(posterior, theta[0], noise_std[0], posterior.data, 0).latent()
@@ -99,7 +101,7 @@ def test_states_of_linear_fields_have_their_posterior(jump_std):
     assert ((found.mean(0) - mean[:4]) / deviation).abs().max() < 4.5 / num**0.5
     scaled = ((found - mean[:4]) / deviation).mT.cov()
     expected = cov[:4, :4] / torch.outer(deviation, deviation)
-    torch.testing.assert_close(scaled, expected, rtol=0, atol=0.1)
+    torch.testing.assert_close(scaled, expected, rtol=0, atol=0.15)
 
 
 @pytest.mark.parametrize("factor", [1.0, 2.0])
@@ -188,13 +190,17 @@ def conservative(damped) -> Posterior:
 @pytest.fixture(scope="module")
 def oscillator() -> Posterior:
     """Of few parameters, in each of which a Gaussian may be too wide or too narrow."""
-    data = HarmonicOscillator(friction=0.2).simulate(4, rate=4, duration=8, noise_std=0.05, seed=1)
+    data = HarmonicOscillator(friction=0.2).simulate(3, rate=3, duration=8, noise_std=0.05, seed=1)
     return fitted(data, Friction(), features=1)
 
 
-def friction_moments(posterior: Posterior) -> tuple[float, float]:
+@pytest.fixture(scope="module")
+def oscillator_draws(oscillator) -> WeightedDraws:
+    return weighted_draws(oscillator, 600, seed=1)
+
+
+def friction_moments(draws: WeightedDraws) -> tuple[float, float]:
     """Weighted mean and deviation of the scaled friction."""
-    draws = weighted_draws(posterior, 1000, seed=1)
     share = weights(draws).log_weights.exp()
     rho = torch.cat([part.theta[:, -1] for part in draws.parts])
     mean = float(share @ rho)
@@ -202,28 +208,26 @@ def friction_moments(posterior: Posterior) -> tuple[float, float]:
 
 
 def test_most_draws_count_where_the_gaussian_is_good(friction):
-    found = importance_weights(friction, 400)
+    found = importance_weights(friction, 300)
     assert not found.collapsed and found.note is None
     assert min(found.effective_share) > 0.5 and max(found.pareto_k) < 0.7
-    per_part = found.log_weights.exp().reshape(2, 200).sum(1)
+    per_part = found.log_weights.exp().reshape(2, 150).sum(1)
     torch.testing.assert_close(per_part, tensor([0.5, 0.5]))
 
 
 @pytest.mark.parametrize("width", [1.3, 0.85])
-def test_weights_recover_a_gaussian_of_the_wrong_width(oscillator, width):
+def test_weights_recover_a_gaussian_of_the_wrong_width(oscillator, oscillator_draws, width):
     """Friction's moments from draws of a q that is too wide or too narrow."""
-    mean, deviation = friction_moments(oscillator)
+    mean, deviation = friction_moments(oscillator_draws)
     component = oscillator.components[0]
     wrong = replace(component, factor=component.factor / width)
-    other = replace(oscillator, components=(wrong,))
-    found = friction_moments(other)
+    draws = weighted_draws(replace(oscillator, components=(wrong,)), 600, seed=1)
+    found = friction_moments(draws)
     assert found[0] == pytest.approx(mean, abs=0.2 * deviation)
     assert found[1] == pytest.approx(deviation, rel=0.1)
-    draws = weighted_draws(other, 1000, seed=1)
     unweighted = float(draws.parts[0].theta[:, -1].std())
     assert unweighted == pytest.approx(width * deviation, rel=0.1)
-    assert 0.9 < importance_weights(oscillator, 400).effective_share[0]
-    assert weights(draws).effective_share[0] < 0.8
+    assert weights(oscillator_draws).effective_share[0] > 0.85 > weights(draws).effective_share[0]
 
 
 def test_collapsed_weights_are_left_out_and_said(friction):
@@ -232,12 +236,12 @@ def test_collapsed_weights_are_left_out_and_said(friction):
     deviation = torch.linalg.inv(one.factor @ one.factor.mT).diagonal().sqrt()
     beside = replace(one, theta=one.theta + 3.0 * deviation)
     poor = replace(friction, components=(beside, two))
-    found = importance_weights(poor, 400)
+    found = importance_weights(poor, 200)
     assert found.collapsed and found.pareto_k[0] > 0.7 > found.pareto_k[1]
     assert "Gaussian approximation is poor" in found.note and "in 1 of 2 components" in found.note
-    first = found.log_weights.exp()[:200]
-    torch.testing.assert_close(first, torch.full_like(first, 0.5 / 200))
-    assert "used as they are" in loo(poor, 400).worries[0]
+    first = found.log_weights.exp()[:100]
+    torch.testing.assert_close(first, torch.full_like(first, 0.5 / 100))
+    assert "used as they are" in loo(poor, 200).worries[0]
 
 
 def test_smoothed_weights_are_those_of_arviz():
@@ -368,9 +372,9 @@ def test_left_out_densities_are_those_of_fits_without_the_observation():
 def test_friction_wins_on_damped_data(friction, conservative):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ComparisonWarning)
-        table = compare({"none": conservative, "friction": friction}, num_samples=400)
+        table = compare({"none": conservative, "friction": friction}, num_samples=300)
         rough = compare(
-            {"none": conservative, "friction": friction}, criterion="waic", num_samples=400
+            {"none": conservative, "friction": friction}, criterion="waic", num_samples=300
         )
     assert list(table.index) == ["friction", "none"] == list(rough.index)
     assert list(table.columns) == [
@@ -388,7 +392,7 @@ def test_conditioning_on_nothing_new_is_a_tie(friction):
     """Two fits of the same model differ by chance only."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ComparisonWarning)
-        table = compare({"one": friction, "again": friction}, num_samples=200)
+        table = compare({"one": friction, "again": friction}, num_samples=100)
     assert table["tie"].all() and table.attrs["verdict"] == "tie: one is not told apart from again"
     assert table.loc["again", "elpd_diff"] == 0.0
 

@@ -72,6 +72,7 @@ def test_units_of_angle_and_time_do_not_change_the_predictions(data, posterior):
     torch.testing.assert_close(others.stddev / factor, own.stddev, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_origin_of_time_does_not_matter(data):
     """As for clock times: days in seconds leave enough digits."""
     own = quick(data, inference=SHORT)
@@ -87,6 +88,7 @@ def test_the_order_of_trajectories_does_not_matter(data, posterior):
     torch.testing.assert_close(starts.mean, posterior.initial_states.mean[order], rtol=0, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", [0, 7])
 def test_an_empty_row_is_the_same_as_no_row(data, row):
     states = [x.clone() for x in data.states]
@@ -195,6 +197,7 @@ def test_a_conservative_system_is_found_to_be_one(dissipation):
     assert found.diagnostics.jump_gain < 3.0
 
 
+@pytest.mark.slow
 def test_jumps_of_the_state_are_found_and_reported():
     """Half way through every trajectory something kicks the system."""
     system = HarmonicOscillator()
@@ -211,6 +214,7 @@ def test_jumps_of_the_state_are_found_and_reported():
     assert found.components[0].states.jump_std > 0.02
 
 
+@pytest.mark.slow
 def test_scarce_data_are_worried_about():
     data = Pendulum(friction=0.1).simulate(1, rate=3, duration=2, noise_std=0.05)
     text = quick(data, inference=SHORT).summary()

@@ -17,7 +17,7 @@ from sympgp.posterior.importance import arviz_module, drawn, weights
 from sympgp.systems import Pendulum
 from sympgp.trajectories import Trajectories
 
-NUM = 120
+NUM = 80
 NAMES = ("angle", "momentum")
 UNITS = {"angle": "rad", "time": "s"}
 
@@ -25,7 +25,7 @@ UNITS = {"angle": "rad", "time": "s"}
 def small(dissipation, components=1, noise=None, seed=2, duration=5.0) -> Posterior:
     """Irregular data with missing entries, in units that differ between channels."""
     data = Pendulum(friction=0.15).simulate(
-        3, rate=5, duration=duration, noise_std=0.1, missing=0.1, irregular=True, seed=seed
+        2, rate=5, duration=duration, noise_std=0.1, missing=0.1, irregular=True, seed=seed
     )
     factor = torch.tensor([1.0, 20.0], dtype=torch.float64)
     data = Trajectories(
@@ -113,13 +113,13 @@ def test_likelihoods_are_those_of_the_draws(posterior, exported):
             mean, std = first[:, path, channel[k]], noise[:, channel[k]]
             np.testing.assert_allclose(own[:, k], stats.norm(mean, std).logpdf(observed[k]))
             checked += 1
-    assert checked >= 3
+    assert checked >= 2
     best = posterior.log_likelihood(num_samples=200).mean()
     assert own.mean() == pytest.approx(float(best), abs=0.1)
 
 
 def test_parameters_have_the_posterior_s_moments(posterior):
-    data = posterior.to_arviz(800, seed=0)["posterior"]
+    data = posterior.to_arviz(600, seed=0)["posterior"]
     friction, noise = posterior.dissipation(), posterior.noise()
     first = posterior.initial_states
     for values, known in (
@@ -131,10 +131,10 @@ def test_parameters_have_the_posterior_s_moments(posterior):
         deviation = known.stddev.numpy()
         assert np.abs((mean - known.mean.numpy()) / deviation).max() < 0.25
         np.testing.assert_allclose(std, deviation, rtol=0.25)
-    share = np.bincount(data["component"].values[0]) / 800
+    share = np.bincount(data["component"].values[0]) / 600
     assert share.tolist() == [0.5, 0.5]
     # In random order: neighbouring draws are of either component.
-    assert 300 < np.abs(np.diff(data["component"].values[0])).sum() < 500
+    assert 220 < np.abs(np.diff(data["component"].values[0])).sum() < 380
 
 
 def test_replicated_data_look_like_the_data(exported):
@@ -212,7 +212,7 @@ def test_draws_of_monte_carlo_methods_have_no_ratios(posterior):
     np.testing.assert_allclose(found, np.sort((draws.theta[:, -1] * unit).numpy()))
     half = JointDraws(*(None if x is None else x[:20] for x in draws))
     two = replace(posterior, components=(bank, replace(bank, draws=half)))
-    assert weights(drawn(two, 80, 0)).log_weights.exp()[50:].sum() == pytest.approx(0.5)
+    assert weights(drawn(two, 80, 0)).log_weights.exp()[40:].sum() == pytest.approx(0.5)
 
 
 def test_conditioned_posteriors_have_the_new_trajectories(posterior):

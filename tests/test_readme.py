@@ -1,6 +1,7 @@
 """The examples of README.md: they run as they stand, and what they show is what users see."""
 
 import re
+import warnings
 from pathlib import Path
 
 import jaxtyping
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 
 import sympgp as sg
 from sympgp.cli.program import cli
+from sympgp.comparison import ComparisonWarning
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -28,11 +30,13 @@ def labels(text: str) -> list[str]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the README's Python has been run from top to bottom."""
     path = tmp_path_factory.mktemp("readme")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         patch.chdir(path)
         # as its readers run it: checks of shapes, which other tests make, would double the time
         patch.setattr(jaxtyping.config, "jaxtyping_disable", True)
         names: dict[str, object] = {}
+        # one observation of some hundred whose density is doubtful is worth a warning, no more
+        warnings.simplefilter("ignore", ComparisonWarning)
         for number, block in enumerate(blocks("python")):
             exec(compile(block, f"README.md, Python example {number}", "exec"), names)
     plt.close("all")
@@ -40,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_python_examples_run(folder: Path):
-    assert len(blocks("python")) == 5
+    assert len(blocks("python")) == 7
     written = {"data.csv", "new.csv", "fit.pt", "ahead.png"}
     assert {path.name for path in folder.iterdir()} >= written
     friction = sg.load(folder / "fit.pt").dissipation()

@@ -204,7 +204,7 @@ def test_ascent_finds_the_exact_posterior():
     exact = Approximation.of(component)
     moved = {name: value + 0.3 for name, value in exact.trained.items()}
     start = exact.having(moved).whitened()
-    found = ascend(start, density, Schedule(300, 2, 0.1), 0, "all", NONE, lambda bound: None)
+    found = ascend(start, density, Schedule(400, 2, 0.2), 0, "all", NONE, lambda bound: None)
     assert found.converged and found.lost == 0
     with torch.no_grad():
         draws = found.q.sample(500, generator())

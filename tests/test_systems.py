@@ -202,12 +202,12 @@ def test_the_oscillator_starts_at_amplitudes_between_a_half_and_three_halves():
 
 @every_system
 def test_a_seed_fixes_everything(system: System):
-    one, same, other = (system.simulate(2, missing=0.2, seed=s) for s in (7, 7, 8))
+    one, same, other = (system.simulate(2, duration=2, missing=0.2, seed=s) for s in (7, 7, 8))
     for a, b, c in zip(one.states, same.states, other.states, strict=True):
         assert torch.equal(a.nan_to_num(9.0), b.nan_to_num(9.0))
         assert not torch.equal(a.nan_to_num(9.0), c.nan_to_num(9.0))
     assert torch.equal(
-        torch.stack(system.simulate(2, noise_std=0.0, seed=7).states)[:, 0],
+        torch.stack(system.simulate(2, duration=2, noise_std=0.0, seed=7).states)[:, 0],
         system.sample_initial(2, seed=7),
     )
 
@@ -304,6 +304,7 @@ def test_hare_and_lynx_come_with_the_package():
     torch.testing.assert_close(counts.sum(0).tolist(), [715.7, 423.5])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pendulum", "duffing", "double_pendulum"])
 @pytest.mark.parametrize("kind", ["conservative", "friction"])
 def test_published_trajectories_are_reproduced(sympgp_data: Path, name: str, kind: str):

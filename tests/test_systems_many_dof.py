@@ -353,6 +353,7 @@ HGP = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HGP)
 @pytest.mark.parametrize("task", [1, 2])
 def test_hgp_trajectories_are_reproduced(sympgp_data: Path, name: str, task: int):

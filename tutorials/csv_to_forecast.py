@@ -281,7 +281,7 @@ print(results.sort_index().round(3).to_string(na_rep=""))
 # Two things to see in this table.
 #
 # - Both kinds of noise forecast about the same means, and their errors hardly differ. What the robust one gains is in the bands: they are narrower and hold what they should, so CRPS and NLPD are lower.
-# - The model without friction has coverages that are not bad at all: its bands carry the jumps that it needed. It pays for their width in CRPS and NLPD. Coverage alone is not enough, and neither is an error without bands.
+# - The model without friction covers everything in one recording, and misses less than one would think in the other: its bands carry the jumps that it needed. It pays for their width in CRPS and NLPD. Coverage alone is not enough, and neither is an error without bands.
 #
 # The calibration curve, `calibration.png`, is coverage at every level.
 

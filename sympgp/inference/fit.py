@@ -136,7 +136,7 @@ def _engine(inference: object, integrator: Integrator | None) -> InferenceEngine
         return engine.with_integrator(integrator)
     if not isinstance(integrator, RK4) or not isinstance(engine, GaussNewton | NUTS):
         raise ValueError(
-            f"integrator: {type(engine).__name__} differentiates RK4 steps, so RK4(step=...) or "
+            "integrator: GaussNewton differentiates RK4 steps, and so does NUTS: RK4(step=...) or "
             f"None is expected; got {integrator!r}"
         )
     if integrator.step is None:

@@ -62,11 +62,13 @@ class PredictiveDensity:
 def loo(posterior: Posterior, num_samples: int = 1000, seed: int = 0) -> PredictiveDensity:
     """Leave-one-out predictive densities by Pareto-smoothed importance sampling.
 
-    ``p(y_i | y_-i) = sum_s w_is p(y_i | draw_s)`` with weights ``w_is`` proportional to
-    ``p(draw_s | y) / (q(draw_s) p(y_i | draw_s))``: draws of the approximation q are turned into
-    draws of the posterior and then of the posterior without observation i in one step, and their
-    product is smoothed. Observations that count as less than one (their residuals are correlated)
-    are left out with that share. The states are latent: jumps that a model allows are part of it.
+    ``p(y_i | y_-i) = sum_s w_is p(y_i | draw_s, y_-i)`` with weights ``w_is`` proportional to
+    ``p(draw_s | y) / (q(draw_s) p(y_i | draw_s, y_-i))``: draws of the approximation q are turned
+    into draws of the posterior and then of the posterior without observation i in one step, and
+    their product is smoothed. The states, with the jumps that a model allows, are integrated out
+    given each draw where it is Gaussian; Monte Carlo draws and those under Student's t noise keep
+    their own. Observations that count as less than one (their residuals are correlated) are left
+    out with that share.
 
     Args:
         posterior: of trajectories.
@@ -95,14 +97,13 @@ def loo(posterior: Posterior, num_samples: int = 1000, seed: int = 0) -> Predict
 
 def loo_of(draws: WeightedDraws) -> PredictiveDensity:
     """Leave-one-out predictive densities from draws, see :func:`loo`."""
-    own = weights(draws)
+    own, entries = weights(draws), draws.entries
     prior = _usable(draws, own.pareto_k)
-    density = draws.log_likelihood.mT
     # Draws that diverged have no weight, whatever the density of the observation left out.
-    inverse = torch.where(prior.isfinite(), -draws.share.unsqueeze(-1) * density, 0.0)
+    inverse = torch.where(prior.isfinite(), -entries.removed.mT, 0.0)
     smooth, k = pareto_smoothed(prior + inverse)
-    pointwise = (smooth + density).logsumexp(1)
-    within = (own.log_weights + density).logsumexp(1)
+    pointwise = (smooth + entries.left_out.mT).logsumexp(1)
+    within = (own.log_weights + entries.within.mT).logsumexp(1)
     limit = min(1.0 - 1.0 / math.log10(max(len(prior), 2)), LIMIT)
     worries = _collapse(own)
     bad = int((k > limit).sum())
@@ -111,7 +112,8 @@ def loo_of(draws: WeightedDraws) -> PredictiveDensity:
             f"{bad} of {len(k)} observations have a Pareto k above {limit:.2f} (the largest is "
             f"{float(k.max()):.2f}): their densities are unreliable"
         )
-    influence = (smooth.exp() - own.log_weights.exp()).sum(0)
+    relative = (entries.left_out.mT - pointwise.unsqueeze(1)).exp() - 1.0
+    influence = torch.where(prior.isfinite(), smooth.exp() * relative, 0.0).sum(0)
     error = float(influence.square().sum().sqrt())
     return PredictiveDensity(pointwise, within - pointwise, k, error, tuple(worries))
 

@@ -21,9 +21,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sympgp.posterior.component import GaussianComponent, JointDraws, SampledComponent, normal
-from sympgp.posterior.joint import inflation_of, joint_density
+from sympgp.posterior.joint import inflation_of, joint_density, part_of, states_of
+from sympgp.posterior.left_out import Entries
 from sympgp.posterior.proposal import given_noise, log_noise
-from sympgp.posterior.settled import settle
+from sympgp.posterior.settled import Settled, settle
 from sympgp.shooting.density import JointDensity
 from sympgp.trajectories import Trajectories
 
@@ -34,8 +35,8 @@ else:
 
 LIMIT = 0.7
 """Pareto k beyond which importance weights are not to be trusted, however many draws there are."""
-FEWEST = 100
-"""Draws that tails of weights are fitted to."""
+FEWEST, SHORT = 100, 25
+"""Draws that tails are fitted to, and fewest of one component: below, weights stay as they are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,20 +44,22 @@ class WeightedDraws:
     """Joint draws of a posterior with what importance sampling needs.
 
     Of a Gaussian component the states are drawn given each draw of the field, about whose own
-    paths they are linearised.
+    paths they are linearised. Observations are in the order trajectory, time, coordinate, missing
+    ones left out; densities are per user unit.
 
     Attributes:
         parts: the draws of each component, scaled units.
-        log_likelihood: (S, n_obs) of every observation, per user unit; order trajectory, time,
-            coordinate, missing ones left out.
+        log_likelihood: (S, n_obs) of every observation, given the states drawn.
         log_ratio: (S,) ``log p(theta, sigma, y) - log q(theta, sigma)``; zero where the draws are
             of the posterior itself, minus infinity where a path diverged.
+        entries: densities of every observation for leaving it out.
         share: (n_obs,) how many independent observations each one counts as.
     """
 
     parts: tuple[JointDraws, ...]
     log_likelihood: Float[Tensor, "draws observations"]
     log_ratio: Float[Tensor, " draws"]
+    entries: Entries
     share: Float[Tensor, " observations"]
 
     @property
@@ -75,7 +78,7 @@ class Importance:
         log_weights: (S,) logarithms of Pareto-smoothed weights that sum to one; components have
             equal shares, and equal weights within where their ratios collapse.
         pareto_k: of each component's ratios: below 0.5 good, above 0.7 not to be trusted; minus
-            infinity of draws that need no weights.
+            infinity of draws that need no weights, NaN of too few draws to tell.
         effective_share: effective sample size over number of draws, of each component.
     """
 
@@ -93,10 +96,10 @@ class Importance:
         """What a summary should say; None where the approximation is good."""
         if not self.collapsed:
             return None
-        poor = sum(k > LIMIT for k in self.pareto_k)
+        poor = [k for k in self.pareto_k if k > LIMIT]
         return (
             f"the Gaussian approximation is poor: importance weights collapse (Pareto k up to "
-            f"{max(self.pareto_k):.2f}) in {poor} of {len(self.pareto_k)} components"
+            f"{max(poor):.2f}) in {len(poor)} of {len(self.pareto_k)} components"
         )
 
 
@@ -134,6 +137,8 @@ def weights(draws: WeightedDraws) -> Importance:
         smooth = torch.where(alive, 0.0, own)
         if not bool(alive.any()):
             smooth, k = torch.zeros_like(own), math.inf
+        elif len(own) < SHORT:
+            smooth, k = own, math.nan
         elif float(own[alive].max()) > float(own[alive].min()):
             lifted, found = pareto_smoothed(own.unsqueeze(0))
             k = float(found[0])
@@ -199,28 +204,31 @@ def drawn(posterior: Posterior, num_samples: int, seed: int) -> WeightedDraws:
     """Draws with their densities; of conditioned posteriors the ratios are zero."""
     inflation = inflation_of(posterior)
     generator = torch.Generator().manual_seed(seed + 1)
-    parts, likelihoods, ratios = [], [], []
+    parts, likelihoods, ratios, entries = [], [], [], []
     pairs = zip(posterior.components, posterior.sample(num_samples, seed).parts, strict=False)
     for component, part in pairs:
         density = joint_density(posterior, component)
-        theta, noise_std, start = part.theta, part.noise_std, part.start
-        ratio = torch.zeros_like(theta[:, 0])
-        if isinstance(component, GaussianComponent) and not posterior.conditioned:
-            theta, start, ratio = _settled(component, density, noise_std, generator)
-        if start is None:
-            raise RuntimeError("these draws have no states")
-        if isinstance(component, SampledComponent):
-            own = _distinct(theta)
-            theta, noise_std, start, ratio = theta[own], noise_std[own], start[own], ratio[own]
         seen = density.nodes.mask
-        share = inflation.expand(seen.shape)[seen]
-        unit = posterior.scaling.scale.expand(seen.shape)[seen]
-        likelihood = share * density.pointwise(theta, noise_std, start) - unit.log()
+        share = 1.0 / inflation.expand(seen.shape)[seen]
+        unit = posterior.scaling.scale.expand(seen.shape)[seen].log()
+        draws, found = part_of(part), None
+        ratio = torch.zeros_like(draws.theta[:, 0])
+        if isinstance(component, GaussianComponent) and not posterior.conditioned:
+            draws, found, ratio = _settled(component, density, part.noise_std, generator)
+        elif isinstance(component, SampledComponent):
+            draws = part_of(part, _distinct(draws.theta))
+            ratio = ratio[: len(draws.theta)]
+        likelihood = density.pointwise(draws.theta, draws.noise_std, states_of(draws)) / share
+        own = Entries.given_states(likelihood, share)
+        if found is not None and component.noise_dof is None:
+            own = Entries.integrated(found, density, draws.noise_std, share)
         alive = likelihood.isfinite().all(1) & ratio.isfinite()
-        parts.append(JointDraws(theta, noise_std, start))
-        likelihoods.append(likelihood)
+        parts.append(draws)
+        likelihoods.append(likelihood - unit)
         ratios.append(ratio.masked_fill(~alive, -math.inf))
-    return WeightedDraws(tuple(parts), torch.cat(likelihoods), torch.cat(ratios), 1.0 / share)
+        entries.append(own.per_unit(unit))
+    joined = Entries(*(torch.cat(column) for column in zip(*entries, strict=True)))
+    return WeightedDraws(tuple(parts), torch.cat(likelihoods), torch.cat(ratios), joined, share)
 
 
 def _distinct(rows: Float[Tensor, "draws params"]) -> Int[Tensor, " distinct"]:
@@ -236,11 +244,12 @@ def _settled(
     density: JointDensity,
     noise_std: Float[Tensor, "draws dim"],
     generator: torch.Generator,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[JointDraws, Settled, Tensor]:
     """Draws of parameters and states given those of the noise, and the log ratios of all."""
     theta, log_q = given_noise(component, noise_std, generator)
     states, delta = component.window_states, theta - component.theta
     white = normal((len(delta), *states.mean.shape), delta, generator)
     begin = states.sample(delta, torch.zeros_like(white))
-    start, log_p = settle(density, theta, noise_std, begin, white)
-    return theta, start, log_p - log_q - log_noise(component, noise_std)
+    found = settle(density, theta, noise_std, begin, white)
+    ratio = found.log_marginal - log_q - log_noise(component, noise_std)
+    return JointDraws(theta, noise_std, found.start), found, ratio

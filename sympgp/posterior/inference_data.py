@@ -8,14 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sympgp.posterior.component import GaussianComponent, JointDraws
+from sympgp.posterior.component import GaussianComponent
 from sympgp.posterior.importance import (
     WeightedDraws,
     arviz_module,
     drawn,
     weights,
 )
-from sympgp.posterior.joint import joint_density
+from sympgp.posterior.joint import joint_density, states_of
+from sympgp.posterior.settled import observed
 
 if TYPE_CHECKING:
     from sympgp.posterior.posterior import Posterior
@@ -71,7 +72,7 @@ def _parameters(posterior: Posterior, draws: WeightedDraws, with_weights: bool) 
     group = {
         "noise_std": torch.cat([part.noise_std for part in draws.parts]) * scaling.scale,
         "initial_state": torch.cat(
-            [scaling.to_user(_first(part)[:, c.window_states.chain[:, 0]]) for c, part in pairs]
+            [scaling.to_user(states_of(part)[:, c.window_states.chain[:, 0]]) for c, part in pairs]
         ),
         "component": draws.component,
     }
@@ -91,14 +92,11 @@ def _replicated(posterior: Posterior, draws: WeightedDraws, seed: int) -> np.nda
     for component, part in zip(posterior.components, draws.parts, strict=False):
         density = joint_density(posterior, component)
         with torch.no_grad():
-            path, _, _ = density.paths(part.theta, _first(part))
-        seen = density.nodes.mask
-        by_node = path.new_zeros(len(path), *seen.shape)
-        by_node[:, density.windows.nodes.flatten()] = path.flatten(1, 2)
-        size, dof = tuple(by_node.shape), component.noise_dof
-        drawn = generator.standard_normal(size) if dof is None else generator.standard_t(dof, size)
-        noise = torch.as_tensor(drawn).to(path) * part.noise_std.unsqueeze(1)
-        parts.append(scaling.to_user(by_node + noise)[:, seen])
+            path, _, _ = density.paths(part.theta, states_of(part))
+        size, dof = tuple(path.shape), component.noise_dof
+        white = generator.standard_normal(size) if dof is None else generator.standard_t(dof, size)
+        noise = torch.as_tensor(white).to(path) * part.noise_std[:, None, None]
+        parts.append(observed(density, scaling.to_user(path + noise)))
     return _numpy(torch.cat(parts))
 
 
@@ -110,7 +108,7 @@ def _statistics(posterior: Posterior, draws: WeightedDraws) -> Group:
         for component, part in zip(posterior.components, draws.parts, strict=False):
             with torch.no_grad():
                 density = joint_density(posterior, component)
-                logs.append(density.log_prob(part.theta, part.noise_std, _first(part)))
+                logs.append(density.log_prob(part.theta, part.noise_std, states_of(part)))
         group["lp"] = torch.cat(logs)
         if isinstance(posterior.components[0], GaussianComponent):
             group["log_importance_ratio"] = draws.log_ratio
@@ -129,12 +127,6 @@ def _places(posterior: Posterior, mask: list[Tensor]) -> Group:
         "coordinate_of": np.array([posterior.names[c] for c in channel]),
         "time": _numpy(torch.cat(times)),
     }
-
-
-def _first(part: JointDraws) -> Tensor:
-    if part.start is None:
-        raise RuntimeError("these draws have no states")
-    return part.start
 
 
 def _numpy(values: Tensor) -> np.ndarray:

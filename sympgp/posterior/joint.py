@@ -6,11 +6,12 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sympgp.noise import ScaledNoise
-from sympgp.posterior.component import Component, GaussianComponent, SampledComponent
+from sympgp.posterior.component import Component, GaussianComponent, JointDraws, SampledComponent
+from sympgp.posterior.draws import Draws
 from sympgp.posterior.states import WindowStates
 from sympgp.shooting.density import JointDensity
 from sympgp.shooting.layout import Nodes, Windows
@@ -33,6 +34,21 @@ def joint_density(posterior: Posterior, component: Component) -> JointDensity:
     return JointDensity(
         nodes, windows, component.field, noise, states.jump_std, step, inflation=tau
     )
+
+
+def part_of(part: Draws, index: Int[Tensor, " chosen"] | None = None) -> JointDraws:
+    """Field, noise and states of draws, or of some of them."""
+    if index is None:
+        return JointDraws(part.theta, part.noise_std, part.start)
+    start = None if part.start is None else part.start[index]
+    return JointDraws(part.theta[index], part.noise_std[index], start)
+
+
+def states_of(draws: JointDraws) -> Float[Tensor, "draws windows dim"]:
+    """The states of draws that have some."""
+    if draws.start is None:
+        raise RuntimeError("these draws have no states")
+    return draws.start
 
 
 def inflation_of(posterior: Posterior) -> Float[Tensor, " dim"]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -25,13 +26,30 @@ ELEMENTS = 1_000_000
 """Numbers of one block of features held at a time (8 MB in float64)."""
 
 
+class Settled(NamedTuple):
+    """States given each draw of the field and the noise, scaled units.
+
+    Attributes:
+        start: (S, W, D) drawn.
+        log_marginal: (S,) ``log p(y, theta, sigma)`` with the states integrated out: exact where
+            paths are linear in their first states, Laplace's approximation elsewhere.
+        mean, variance: (S, n_obs) of what is observed, given the draw and all data; order
+            trajectory, time, coordinate, missing ones left out.
+    """
+
+    start: Float[Tensor, "draws windows dim"]
+    log_marginal: Float[Tensor, " draws"]
+    mean: Float[Tensor, "draws observations"]
+    variance: Float[Tensor, "draws observations"]
+
+
 def settle(
     density: JointDensity,
     theta: Float[Tensor, "draws params"],
     noise_std: Float[Tensor, "draws dim"],
     start: Float[Tensor, "draws windows dim"],
     white: Float[Tensor, "draws windows dim"],
-) -> tuple[Float[Tensor, "draws windows dim"], Float[Tensor, " draws"]]:
+) -> Settled:
     """Draw the window states given each draw of the field and the noise, and integrate them out.
 
     Args:
@@ -40,21 +58,34 @@ def settle(
         noise_std: (S, D).
         start: (S, W, D) about which states to linearise, near the most probable ones.
         white: (S, W, D) standard normal numbers.
-
-    Returns:
-        The states, and ``log p(y, theta, sigma)`` with the states integrated out: exact where
-        paths are linear in their first states, Laplace's approximation elsewhere.
     """
     size = max(1, ELEMENTS // (density.field.num_parameters * start.shape[1]))
-    states, logs = [], []
+    parts = []
     for own, std, begin, numbers in zip(
         *(x.split(size) for x in (theta, noise_std, start, white)), strict=True
     ):
         about = _Linearized.about(density, own, std, begin)
-        states.append(about.guided(density, own, about.sample(numbers)))
         centre = about.guided(density, own, about.sample(torch.zeros_like(numbers)))
-        logs.append(density.log_prob(own, std, centre) + about.log_volume())
-    return torch.cat(states), torch.cat(logs)
+        path, _, _ = density.paths(own, centre)
+        parts.append(
+            Settled(
+                about.guided(density, own, about.sample(numbers)),
+                density.log_prob(own, std, centre) + about.log_volume(),
+                observed(density, path),
+                observed(density, about.variances()),
+            )
+        )
+    return Settled(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def observed(
+    density: JointDensity, values: Float[Tensor, "draws windows slots dim"]
+) -> Float[Tensor, "draws observations"]:
+    """Entries of all windows at which there is an observation, in the order of the data."""
+    mask = density.nodes.mask
+    by_node = values.new_zeros(len(values), *mask.shape)
+    by_node[:, density.windows.nodes.flatten()] = values.flatten(1, 2)
+    return by_node[:, mask]
 
 
 @dataclass(frozen=True)
@@ -65,15 +96,19 @@ class _Linearized:
         windows: of all draws, one draw after another.
         start: (S, W, D) about which.
         end: (S, W, D) where the windows' paths end.
-        transition: (S, W, D, D) derivative of the same.
+        levers: (S, W, L, D, D) derivatives of the states at the nodes.
+        transition: (S, W, D, D) derivative of ``end``.
         chain: the states eliminated, as deviations from ``start``.
+        cov: (S, W, D, D) of each state given all data.
     """
 
     windows: Windows
     start: Tensor
     end: Tensor
+    levers: Tensor
     transition: Tensor
     chain: Chain
+    cov: Tensor
 
     @classmethod
     def about(
@@ -88,8 +123,10 @@ class _Linearized:
         sizes = dt / counts.clamp(min=1)
         z = start
         moved = torch.eye(start.shape[-1]).to(start).expand(*start.shape, -1)
+        levers = []
         for slot, num in enumerate(counts.max(0).values.tolist()):
             data.add(slot, z, moved)
+            levers.append(moved)
             for sub in range(num):
                 active = torch.where(counts[:, slot] > sub, sizes[:, slot], 0.0)
                 z, moved = _tangent_step(rate, z, moved, active[:, None])
@@ -111,7 +148,8 @@ class _Linearized:
             -start[:, density.windows.chain[:, 0]].flatten(0, 1),
             INITIAL_VARIANCE,
         )
-        return cls(windows, start, end, transition, chain)
+        cov = chain.smooth(windows)[2].view_as(transition)
+        return cls(windows, start, end, torch.stack(levers, 2), transition, chain, cov)
 
     def sample(self, white: Tensor) -> Tensor:
         """States (S, W, D) of the linear chains from standard normal numbers."""
@@ -129,6 +167,10 @@ class _Linearized:
         logdet = torch.linalg.slogdet(self.chain.cov).logabsdet.reshape(-1, windows)
         return 0.5 * (logdet + dim * math.log(2.0 * math.pi)).sum(1)
 
+    def variances(self) -> Tensor:
+        """Of the states at the nodes given all data, (S, W, L, D)."""
+        return ((self.levers @ self.cov.unsqueeze(2)) * self.levers).sum(-1)
+
     def guided(self, density: JointDensity, theta: Tensor, straight: Tensor) -> Tensor:
         """Draws of the linear chains bent along the exact paths, without a change of volume.
 
@@ -140,14 +182,12 @@ class _Linearized:
         windows, states = density.windows, straight.clone()
         if windows.joined:
             return states
-        _, _, cov = self.chain.smooth(self.windows)
-        shape = self.transition.shape
-        known = torch.linalg.inv(cov).reshape(shape)
-        expected = torch.linalg.inv(self.chain.ahead_cov).reshape(shape)
+        known = torch.linalg.inv(self.cov)
+        expected = torch.linalg.inv(self.chain.ahead_cov).view_as(known)
         off = (straight - self.start).unsqueeze(-1)
         line = self.end + (self.transition @ off).squeeze(-1)
         bound = density.field.bind(theta)
-        eye = torch.eye(shape[-1]).to(straight)
+        eye = torch.eye(straight.shape[-1]).to(straight)
         for here, after in _pairs(windows):
             part = replace(windows, start=windows.start[here], nodes=windows.nodes[here])
             _, end = nominal_path(bound, states[:, here], density.nodes, part, density.step)
