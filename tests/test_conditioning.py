@@ -155,7 +155,7 @@ def test_training_data_give_their_states_back(posterior):
         assert float(((other.samples - path.samples) / path.std).abs().max()) < 0.1
     own, others = posterior.residuals(), again.residuals()
     for one, other in zip(own.standardized, others.standardized, strict=True):
-        torch.testing.assert_close(other, one, rtol=0, atol=0.02, equal_nan=True)
+        torch.testing.assert_close(other, one, rtol=0, atol=0.06, equal_nan=True)
 
 
 def test_the_field_stays_what_it_was(posterior, new):

@@ -463,7 +463,7 @@ WARM = Remembered()
 
 @cache
 def trained(**settings):
-    engine = StochasticVI(WARM, num_steps=40, **settings)
+    engine = StochasticVI(WARM, num_steps=30, **settings)
     return fit(MODEL, pendulum_data(), inference=engine, progress=False)
 
 
@@ -484,7 +484,7 @@ def test_training_agrees_with_gauss_newton(short_blocks):
 
 
 def test_the_same_seed_gives_the_same_posterior(short_blocks):
-    engine = StochasticVI(WARM, num_steps=40)
+    engine = StochasticVI(WARM, num_steps=30)
     again = fit(MODEL, pendulum_data(), inference=engine, progress=False)
     assert torch.equal(again.components[0].theta, trained().components[0].theta)
     other = trained(learning_rate=0.05)
@@ -493,7 +493,7 @@ def test_the_same_seed_gives_the_same_posterior(short_blocks):
 
 def test_an_interrupted_fit_goes_on_and_ends_where_it_would_have_ended(short_blocks, tmp_path):
     path = tmp_path / "training.pt"
-    engine = StochasticVI(WARM, num_steps=40, checkpoint=path)
+    engine = StochasticVI(WARM, num_steps=30, checkpoint=path)
     reports = []
 
     def interrupt(stage, objective):
@@ -518,7 +518,7 @@ def test_an_interrupted_fit_goes_on_and_ends_where_it_would_have_ended(short_blo
     assert content["running"]["component 1 of 1"]["steps"] == 10
     rest = []
     found = engine.run(MODEL, pendulum_data(), 0, lambda stage, value: rest.append(stage))
-    assert rest.count("component 1 of 1") == 3
+    assert rest.count("component 1 of 1") == 2
     for name in ("theta", "factor", "noise_rate"):
         ours, theirs = (getattr(p.components[0], name) for p in (found, trained()))
         assert torch.equal(ours, theirs), name
@@ -573,12 +573,12 @@ def test_windows_batches_and_other_laws_of_noise(short_blocks):
 
 
 def test_other_integrators(short_blocks):
-    engine = StochasticVI(WARM, num_steps=10)
+    engine = StochasticVI(WARM, num_steps=4)
     posterior = fit(
         MODEL,
         pendulum_data(),
         inference=engine,
-        integrator=ImplicitMidpoint(step=0.1),
+        integrator=ImplicitMidpoint(step=0.2),
         progress=False,
     )
     away = (field_at(posterior).mean - field_at(trained()).mean).abs() / field_at(trained()).stddev
@@ -609,9 +609,23 @@ def test_settings_that_make_no_sense(settings, message):
 
 
 @pytest.mark.slow
-def test_from_the_prior_it_finds_the_same_field():
+def test_from_the_prior_it_finds_the_same_field(tmp_path):
+    """Also when it is interrupted again and again."""
     engine = StochasticVI(warm_start=None, num_components=1)
     posterior = fit(MODEL, pendulum_data(), inference=engine, progress=False)
+    engine = replace(engine, checkpoint=tmp_path / "training.pt")
+    for patience in (100, 205, 210):
+        seen = []
+
+        def interrupt(stage, objective, seen=seen, patience=patience):
+            seen.append(stage)
+            if len(seen) == patience:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            engine.run(MODEL, pendulum_data(), 0, interrupt)
+    again = fit(MODEL, pendulum_data(), inference=engine, progress=False)
+    assert torch.equal(again.components[0].theta, posterior.components[0].theta)
     base = gauss_newton()
     ours, theirs = field_at(posterior), field_at(base)
     assert float(((ours.mean - theirs.mean).abs() / theirs.stddev).median()) < 0.5

@@ -31,8 +31,8 @@ from sympgp.posterior.component import normal
 INFORMED = 0.01
 """Least share of an axis's precision that comes from the data: below, its standard deviation is
 within half a per cent of what it is without them."""
-JITTER = 1e-14
-"""Added to the covariances of states relative to their largest entry: some are nearly singular."""
+JITTER = 50.0
+"""Round-off units of their largest entry added to covariances of states: some are nearly singular."""
 
 
 @dataclass(frozen=True)
@@ -360,5 +360,6 @@ def _along(slope: Float[Tensor, "windows dim params"], u: Float[Tensor, "draws p
 def cholesky(cov: Float[Tensor, "*batch dim dim"]) -> Float[Tensor, "*batch dim dim"]:
     """Cholesky factors of small covariances that may be nearly singular."""
     size = cov.diagonal(dim1=-2, dim2=-1).amax(-1, keepdim=True)
-    jitter = torch.diag_embed((JITTER * size).expand(cov.shape[:-1]))
+    unit = JITTER * torch.finfo(cov.dtype).eps
+    jitter = torch.diag_embed((unit * size).expand(cov.shape[:-1]))
     return torch.linalg.cholesky(cov + jitter)

@@ -236,15 +236,19 @@ class PriorStart:
         search = self.search
         search.duration = min(search.duration, OSCILLATION)
         search.windows = Windows.of_duration(search.nodes, search.duration)
-        residual = (search.states - search.nodes.values) * search.nodes.weights.sqrt()
-        times = autocorrelation_time(residual, search.nodes)
-        white = bool((times < CORRELATED).all())
+        white = bool((self._autocorrelation() < CORRELATED).all())
         found = defect_posterior(search.problem(), search.estimate(), EXACT if white else 0.0)
-        search.inflation = times / search.noise.information
         search.defect_std = found.root_mean_square
         self.jump_gain = found.gain
         self._train("measuring model discrepancy", hyper)
+        search.inflation = self._autocorrelation() / search.noise.information
         return found.strata(count)
+
+    def _autocorrelation(self) -> Tensor:
+        """Autocorrelation time of each channel's residuals, (D,)."""
+        nodes = self.search.nodes
+        residual = (self.search.states - nodes.values) * nodes.weights.sqrt()
+        return autocorrelation_time(residual, nodes)
 
 
 def _trained_mean(

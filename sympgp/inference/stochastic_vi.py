@@ -67,7 +67,7 @@ class StochasticVI(InferenceEngine):
         >>> from sympgp.systems import HarmonicOscillator
         >>> from sympgp import SSGP, fit
         >>> data = HarmonicOscillator().simulate(2, rate=5, duration=4, noise_std=0.05)
-        >>> engine = StochasticVI(GaussNewton(num_components=1), num_steps=50)
+        >>> engine = StochasticVI(GaussNewton(num_components=1), num_steps=20)
         >>> posterior = fit(SSGP(num_features=10), data, inference=engine, progress=False)
         >>> posterior.diagnostics.engine
         'StochasticVI'

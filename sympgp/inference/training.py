@@ -51,7 +51,10 @@ class Ground:
         """The shooting windows of a component."""
         states = component.window_states
         whole = states.chain.shape[1] == 1
-        return Windows.of_duration(self.nodes, math.inf if whole else states.spacing)
+        windows = Windows.of_duration(self.nodes, math.inf if whole else states.spacing)
+        if windows.num_windows != len(states.mean):
+            raise RuntimeError("the component's windows are not those of these data")
+        return windows
 
     def density(self, component: Component) -> JointDensity:
         """The joint density that a component approximates."""
