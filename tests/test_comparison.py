@@ -104,6 +104,49 @@ def test_states_of_linear_fields_have_their_posterior(jump_std):
     torch.testing.assert_close(scaled, expected, rtol=0, atol=0.15)
 
 
+@pytest.mark.parametrize("tau", [1.0, 2.5])
+@pytest.mark.parametrize("jump_std", [0.0, 0.1])
+def test_observations_of_linear_fields_are_left_out_exactly(jump_std, tau):
+    """Each given all others, or a share of all others, against dense Gaussians."""
+    posterior, density, theta, noise_std, start = settled_problem(1, jump_std)
+    density = replace(density, inflation=torch.full((2,), tau).double())
+    with torch.no_grad():
+        settled = settle(density, theta, noise_std, start, torch.zeros_like(start))
+    share = torch.full_like(settled.mean[0], 1.0 / tau)
+    found = Entries.integrated(settled, density, noise_std, share)
+    unit = posterior.scaling.scale.log().expand(density.nodes.mask.shape)[density.nodes.mask]
+    for s in range(len(theta)):
+        rows = []
+        for k in range(len(posterior.data)):
+            one = DenseLinear(posterior, theta[s], noise_std[s] * tau**0.5, posterior.data, k)
+            inverse = torch.linalg.inv(one.covariance)
+            apart = (inverse @ (one.values - one.mean)) / inverse.diagonal()
+            spread = 1.0 / inverse.diagonal()  # of an observation with noise tau sigma^2
+            latent, cov = one.latent()
+            residual = one.values - one.mean - one.lever @ latent
+            within = one.noise / tau + ((one.lever @ cov) * one.lever).sum(1)
+            left = spread - one.noise * (1.0 - 1.0 / tau)
+            scale = (2 * math.pi * one.noise).log() - (2 * math.pi * one.noise / tau).log() / tau
+            rows.append(
+                torch.stack(
+                    [
+                        normal_log(residual, within),
+                        normal_log(apart, left),
+                        normal_log(apart, spread) + 0.5 * scale,
+                    ]
+                )
+            )
+        expected = torch.cat(rows, 1)
+        for own, dense in zip(found[:2], expected[:2], strict=True):
+            torch.testing.assert_close(own[s] - unit, dense, rtol=1e-4, atol=1e-4)
+        # What is removed may lack what all draws have in common.
+        torch.testing.assert_close(found.removed[s] - unit / tau, expected[2], rtol=1e-4, atol=1e-4)
+
+
+def normal_log(residual, variance):
+    return torch.distributions.Normal(0.0, variance.sqrt()).log_prob(residual)
+
+
 @pytest.mark.parametrize("factor", [1.0, 2.0])
 def test_draws_of_parameters_follow_the_noise(factor):
     """Twice the noise: a quarter of the data's precision; densities as evaluated densely."""

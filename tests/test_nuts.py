@@ -131,10 +131,14 @@ class LinearEnergy(Energy):
         return self
 
 
-def dense_law(energy: LinearEnergy, posterior: sg.Posterior, std: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and covariance of rates and first states of :class:`LinearBasis`, scaled units."""
-    component, scaling = posterior.components[0], posterior.scaling
-    variance = energy.basis(component.hyperparameters).prior_variance
+def dense_law(
+    variance: Tensor, posterior: sg.Posterior, std: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and covariance of rates and first states of :class:`LinearBasis`, scaled units.
+
+    Also the log evidence of the rates' prior ``variance``, up to a constant.
+    """
+    scaling = posterior.scaling
     J = torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64)
     count = len(posterior.data)
     rows, targets, weights = [], [], []
@@ -150,8 +154,11 @@ def dense_law(energy: LinearEnergy, posterior: sg.Posterior, std: Tensor) -> tup
             weights.append((scaling.scale / std) ** 2)
     lever, weight = torch.cat(rows), torch.cat(weights)
     prior = torch.cat([1.0 / variance, torch.full((2 * count,), 1.0 / INITIAL_VARIANCE).double()])
-    covariance = torch.linalg.inv(lever.mT @ (weight[:, None] * lever) + torch.diag(prior))
-    return covariance @ (lever.mT @ (weight * torch.cat(targets))), covariance
+    precision = lever.mT @ (weight[:, None] * lever) + torch.diag(prior)
+    pull = lever.mT @ (weight * torch.cat(targets))
+    covariance = torch.linalg.inv(precision)
+    evidence = pull @ covariance @ pull + prior.log().sum() - torch.linalg.slogdet(precision)[1]
+    return covariance @ pull, covariance, 0.5 * evidence
 
 
 def drifting(num=3, seed=0) -> sg.Trajectories:
@@ -509,8 +516,10 @@ def test_a_linear_gaussian_posterior_is_drawn_exactly():
     start = sg.GaussNewton(num_components=1, step=0.5)
     engine = NUTS(num_samples=20, num_warmup=15, num_chains=20, max_tree_depth=4, warm_start=start)
     posterior = sg.fit(model, data, inference=engine, progress=False)
-    mean, covariance = dense_law(energy, posterior, std)
-    draws = posterior.components[0].draws
+    component = posterior.components[0]
+    variance = energy.basis(component.hyperparameters).prior_variance
+    mean, covariance, _ = dense_law(variance, posterior, std)
+    draws = component.draws
     vector = torch.cat([draws.theta, draws.start.flatten(1)], 1)
     assert len(vector) == 400
     root = torch.linalg.cholesky(covariance)
@@ -684,24 +693,52 @@ def test_a_start_from_other_data_is_refused(started):
 # Against the other engines
 
 
+def agree(one: sg.Posterior, gold: sg.Posterior) -> None:
+    """Means within 0.25 deviations and deviations within 25%, of field (medians) and friction."""
+    x = torch.cat(list(gold.data.states))
+    field, exact = one.vector_field(x), gold.vector_field(x)
+    off = ((field.mean - exact.mean).abs() / exact.stddev).median(0).values
+    assert bool((off < 0.25).all()), off
+    ratio = (field.stddev / exact.stddev).median(0).values
+    assert bool(((ratio > 0.75) & (ratio < 1.25)).all()), ratio
+    friction, known = one.dissipation(), gold.dissipation()
+    assert float((friction.mean - known.mean).abs() / known.stddev) < 0.25
+    assert 0.75 < float(friction.stddev / known.stddev) < 1.25
+
+
 @pytest.mark.slow
 def test_engines_agree_on_a_small_pendulum():
-    """Field and friction of 60 observations: means within 0.25 deviations, deviations in 25%."""
+    """20 features, 60 observations, the same hyperparameters; 400 effective draws."""
     data = sg.systems.Pendulum(friction=0.05).simulate(
         3, rate=2, duration=4.5, noise_std=0.1, seed=0
     )
     assert data.num_observations == 60
     model = sg.SSGP(num_features=20, dissipation=sg.Friction())
-    gauss = sg.fit(model, data, inference=sg.GaussNewton(num_components=1), progress=False)
-    gold = sg.fit(model, data, inference=NUTS(warm_start=gauss), progress=False)
-    assert not any("R-hat" in note or "effective" in note for note in gold.diagnostics.notes)
-    x = torch.cat(list(data.states))
-    exact = gold.vector_field(x)
-    field = gauss.vector_field(x)
-    off = (field.mean - exact.mean).abs() / exact.stddev
-    assert bool((off.median(0).values < 0.25).all())
-    ratio = (field.stddev / exact.stddev).median(0).values
-    assert bool(((ratio > 0.75) & (ratio < 1.25)).all())
-    friction, known = gauss.dissipation(), gold.dissipation()
-    assert float((friction.mean - known.mean).abs() / known.stddev) < 0.25
-    assert 0.75 < float(friction.stddev / known.stddev) < 1.25
+    gauss = sg.fit(model, data, inference=QUICK, progress=False)
+    engine = NUTS(num_samples=150, num_chains=8, warm_start=gauss)
+    gold = sg.fit(model, data, inference=engine, progress=False)
+    assert gold.diagnostics.notes == ()
+    agree(gauss, gold)
+    agree(sg.fit(model, data, inference=sg.StochasticVI(QUICK), progress=False), gold)
+
+
+@pytest.mark.slow
+def test_hyperparameters_have_their_marginal_posterior(monkeypatch):
+    """Of a linear Gaussian model it is known up to one integral."""
+    monkeypatch.setattr("sympgp.inference.sampled.MOST_FIELDS", 10_000)
+    data, std = drifting(), tensor([0.2, 0.2])
+    model = HamiltonianModel(LinearEnergy(), noise=sg.GaussianNoise(std=0.2))
+    start = sg.GaussNewton(num_components=1, step=0.5)
+    engine = NUTS(num_samples=150, num_warmup=50, hyperparameters=True, warm_start=start)
+    posterior = sg.fit(model, data, inference=engine, progress=False)
+    logs = torch.stack([c.hyperparameters["scale"].log() for c in posterior.components])
+    assert len(logs) == 600
+    grid = torch.linspace(-2.5, 2.5, 201, dtype=torch.float64)
+    evidence = [dense_law((2 * value).exp().expand(2), posterior, std)[2] for value in grid]
+    log = torch.stack(evidence) - 0.5 * (grid / 0.5) ** 2
+    weight = torch.softmax(log, 0)
+    mean = float(weight @ grid)
+    deviation = float(weight @ (grid - mean) ** 2) ** 0.5
+    assert deviation < 0.45
+    assert float(logs.mean()) == pytest.approx(mean, abs=4 * deviation / 200**0.5)
+    assert float(logs.std()) == pytest.approx(deviation, rel=4 * (0.5 / 200) ** 0.5)
