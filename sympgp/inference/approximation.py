@@ -32,7 +32,7 @@ INFORMED = 0.01
 """Least share of an axis's precision that comes from the data: below, its standard deviation is
 within half a per cent of what it is without them."""
 JITTER = 50.0
-"""Round-off units of their largest entry added to covariances of states: some are nearly singular."""
+"""Units of round-off of their largest entry, added to covariances that are nearly singular."""
 
 
 @dataclass(frozen=True)

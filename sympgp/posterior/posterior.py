@@ -87,8 +87,9 @@ class Posterior(FieldPosterior):
             x0: (N, 2n) or (2n,) states at ``times[0]``, exact.
             times: (T,) increasing.
             num_samples: draws S.
-            integrator: ``RK4`` at half the fit's step when None, or ``ImplicitMidpoint`` over
-                horizons beyond 10,000 characteristic times; its step is in user time.
+            integrator: ``RK4`` at half the fit's step when None (at less where its error would
+                matter), or ``ImplicitMidpoint`` over horizons beyond 10,000 characteristic times;
+                its step is in user time.
             inputs: for fields with inputs only.
             seed: of the draws.
             discrepancy: also let the states jump as much as the training data asked for (see

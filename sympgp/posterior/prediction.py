@@ -32,6 +32,9 @@ LONG_HORIZON = 10_000.0
 """Characteristic times beyond which rollouts default to a symplectic method."""
 JUMPS_A_WINDOW = 8
 """Random jumps in one window's time, as an approximation of continuous diffusion."""
+TOLERANCE, HALVINGS = 0.1, 2
+"""Solver error, in posterior deviations, worth a warning; and how often the default step is halved
+to avoid it: draws may be wilder than the mode that the fit's step was found for."""
 ROUNDING = 1e-6
 """Scaled times closer than this are the same; clock times leave so much of a double."""
 
@@ -87,6 +90,12 @@ class _Solver:
             integrator = integrator.with_step(step if own is None else own / tau)
         self.integrator = integrator
         self.limit = LIMIT * posterior.scaling.spread
+
+    def halve(self) -> None:
+        """Halve the step of a method that has one."""
+        method = self.integrator
+        if isinstance(method, FixedStepIntegrator) and method.step is not None:
+            self.integrator = method.with_step(0.5 * method.step)
 
     def __call__(
         self, field: BoundField, z0: Float[Tensor, "draws trajectories dim"], times: list[float]
@@ -181,7 +190,7 @@ def _package(
         noise_dof=posterior.components[0].noise_dof,
     )
     result.solver_error = solver_error
-    if solver_error is not None and solver_error > 0.1:
+    if solver_error is not None and solver_error > TOLERANCE:
         warnings.warn(
             f"the solver's error is {solver_error:.2g} of the posterior's standard deviation; "
             "pass an integrator with a shorter step",
@@ -205,18 +214,22 @@ def rollout(
     draws = posterior._draw(num_samples, generator)
     grid = scaled_times(posterior.scaling, times)
     solver = _Solver(posterior, integrator, grid[-1] - grid[0])
-    samples, diverged = [], []
-    for component, part in _paired(posterior, draws):
-        start = z0.expand(len(part.theta), *z0.shape)
-        jump = component.window_states.jump if discrepancy else (0.0, 0.0)
-        paths, lost = solver.with_jumps(part.field, start, grid, jump, generator)
-        samples.append(paths)
-        diverged.append(lost)
-    paths, lost = torch.cat(samples), torch.cat(diverged)
-    error = None
-    if not discrepancy:
-        start = z0.expand(len(paths), *z0.shape)
-        error = solver.error(draws, start, grid, paths, lost)
+    if discrepancy:
+        samples, diverged = [], []
+        for component, part in _paired(posterior, draws):
+            start, jump = z0.expand(len(part.theta), *z0.shape), component.window_states.jump
+            paths, lost = solver.with_jumps(part.field, start, grid, jump, generator)
+            samples.append(paths)
+            diverged.append(lost)
+        paths, lost = torch.cat(samples), torch.cat(diverged)
+        return _package(posterior, draws, paths, lost, times, seed)
+    for _ in range(1 + HALVINGS):
+        solved = [solver(p.field, z0.expand(len(p.theta), *z0.shape), grid) for p in draws.parts]
+        paths, lost = (torch.cat(parts) for parts in zip(*solved, strict=True))
+        error = solver.error(draws, z0.expand(len(paths), *z0.shape), grid, paths, lost)
+        if integrator is not None or not error > TOLERANCE:
+            break
+        solver.halve()
     return _package(posterior, draws, paths, lost, times, seed, error)
 
 
