@@ -585,13 +585,13 @@ def test_friction_is_told_from_none(system):
     for eta in wins:
         for seed in range(10):
             data = system(friction=eta).simulate(
-                5, rate=5, duration=10, noise_std=0.1, seed=100 + seed
+                3, rate=5, duration=10, noise_std=0.1, seed=100 + seed
             )
             fits = {
-                name: fitted(data, family, features=20)
+                name: fitted(data, family, features=15)
                 for name, family in (("none", Conservative()), ("friction", Friction()))
             }
-            table = compare(fits, num_samples=300)
+            table = compare(fits, num_samples=200)
             worst = table.loc["none"]
             wins[eta] += bool(worst["elpd_diff"] > 2.0 * worst["dse"] and not worst["tie"])
     assert wins[0.05] == 10 and wins[0.0] == 0

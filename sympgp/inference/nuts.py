@@ -75,10 +75,10 @@ class NUTS(InferenceEngine):
         >>> from sympgp.systems import HarmonicOscillator
         >>> from sympgp import SSGP, fit
         >>> data = HarmonicOscillator().simulate(2, rate=3, duration=3, noise_std=0.1)
-        >>> engine = NUTS(num_samples=10, num_warmup=10, num_chains=2)
+        >>> engine = NUTS(num_samples=5, num_warmup=5, num_chains=2, max_tree_depth=4)
         >>> posterior = fit(SSGP(num_features=3), data, inference=engine, progress=False)
         >>> posterior.components[0].draws.theta.shape
-        torch.Size([20, 11])
+        torch.Size([10, 11])
 
     Source: Hoffman and Gelman, *The No-U-Turn sampler*, JMLR 15 (2014).
     """

@@ -117,12 +117,14 @@ class StochasticVI(InferenceEngine):
         else:
             base, ground = self._from_engine(model, data, seed, report)
         window = None if self.window is None else self.window / float(base.scaling.time_scale)
+        begin = [ground.gaussian(component, window) for component in base.components]
+        if self.integrator is None:
+            ground = ground.refined(begin[0])
         components: list[GaussianComponent] = []
         ends: list[Ascended] = []
         remarks: list[str] = []
-        for k, component in enumerate(base.components):
-            name = f"component {k + 1} of {len(base.components)}"
-            start = ground.gaussian(component, window)
+        for k, start in enumerate(begin):
+            name = f"component {k + 1} of {len(begin)}"
             found, end, remark = train(
                 ground, start, self._schedule(), seed + k, name, checkpoint, report
             )

@@ -46,7 +46,7 @@ class Target:
         else:
             rows = zip(*unknowns, strict=True)
             value = torch.stack([self._moving(*(part[None] for part in row)) for row in rows])
-        return (value + unknowns.log_volume).to(white.device)
+        return (value + unknowns.log_volume).to(white)
 
     def unknowns(self, white: Float[Tensor, "draws unknowns"]) -> Unknowns:
         """What the positions stand for, on the device of the data."""

@@ -27,6 +27,9 @@ NEGLIGIBLE, LEAST = 0.03, 0.1
 to be as exactly linear as they are small; and the least jumps of windows that a user asked for."""
 CHECK_DRAWS, SURE = 400, 2.0
 """Draws of the bound before and after training, and standard errors that count as lower."""
+SOLVER_TOLERANCE, MOST_HALVINGS = 0.1, 3
+"""Largest solver error of a path, in units of its posterior deviation, and how often the step is
+halved to get there."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,19 @@ class Ground:
         error = (coarse - fine).square().mean((0, 1)).sqrt()
         deviation = coarse.var(0).mean(0).sqrt().clamp(min=1e-300)
         return float((error / deviation).max())
+
+    def refined(self, component: GaussianComponent) -> Ground:
+        """With a shorter solver step where the error of this one matters.
+
+        A path through a whole trajectory needs a shorter step than one through a window.
+        """
+        ground = self
+        for _ in range(MOST_HALVINGS):
+            if ground.solver_error(component) <= SOLVER_TOLERANCE:
+                break
+            # No step is longer than an interval, so halving starts there.
+            ground = replace(ground, step=0.5 * min(ground.step, float(self.nodes.dt.max())))
+        return ground
 
 
 def train(
