@@ -614,7 +614,7 @@ def test_from_the_prior_it_finds_the_same_field(tmp_path):
     engine = StochasticVI(warm_start=None, num_components=1)
     posterior = fit(MODEL, pendulum_data(), inference=engine, progress=False)
     engine = replace(engine, checkpoint=tmp_path / "training.pt")
-    for patience in (100, 205, 210):
+    for patience in (100, 205, 6):
         seen = []
 
         def interrupt(stage, objective, seen=seen, patience=patience):
