@@ -613,6 +613,24 @@ def test_the_posterior_is_like_any_other(started, tmp_path):
     )
 
 
+def test_chains_stay_distinguishable(started, tmp_path):
+    posterior = sampled(started)
+    posterior.save(tmp_path / "fit.pt")
+    for one in (posterior, sg.load(tmp_path / "fit.pt")):
+        component = one.components[0]
+        assert component.chain.tolist() == [0] * 6 + [1] * 6
+        assert component.statistics["n_steps"].shape == (12,)
+        assert bool((component.statistics["n_steps"] <= 3).all())
+        data = one.to_arviz()
+        assert dict(data["posterior"].sizes)["chain"] == 2
+        noise = component.draws.noise_std * one.scaling.scale
+        chains = data["posterior"]["noise_std"].values
+        torch.testing.assert_close(torch.as_tensor(chains).flatten(0, 1), noise)
+        assert data["sample_stats"]["n_steps"].shape == (2, 6)
+    singles = sampled(started, num_warmup=10, hyperparameters=True).components
+    assert [int(part.chain) for part in singles] == [0] * 6 + [1] * 6
+
+
 def test_states_given_parameters_are_about_the_draws_mean(started):
     """Of a Gaussian the states' mean given the mean of theta is the mean of the states."""
     posterior = sampled(started, num_samples=20)

@@ -66,6 +66,15 @@ class Convergence:
         worst = int(rhat.nan_to_num(nan=0.0).argmax())
         return cls(float(rhat[worst]), names[worst], float(ess[least]), names[least])
 
+    def details(self) -> tuple[str, ...]:
+        """The figures, where there are any."""
+        if math.isnan(self.rhat):
+            return ()
+        return (
+            f"Markov chains: R-hat at most {self.rhat:.3f} ({self.rhat_of}), effective sample size "
+            f"at least {self.ess:.0f} ({self.ess_of})",
+        )
+
     def notes(self) -> tuple[str, ...]:
         """What to worry about."""
         said = []

@@ -143,7 +143,8 @@ class NUTS(InferenceEngine):
             unknowns = target.unknowns(positions.flatten(0, 1))
             found = monitored(target, warm, first, positions, unknowns)
         known = first.diagnostics
-        notes = notes_on_transitions(chains, tuning) + Convergence.of(found).notes()
+        convergence = Convergence.of(found)
+        notes = notes_on_transitions(chains, tuning) + convergence.notes()
         if interrupted:
             done = f"interrupted after {positions.shape[1]} of {self.num_samples} draws a chain"
             notes = (done, *notes)
@@ -154,8 +155,10 @@ class NUTS(InferenceEngine):
             iterations=known.iterations + len(positions) * (self.num_warmup + positions.shape[1]),
             jump_gain=0.0 if warm.problem.windows.joined else known.jump_gain,
             notes=_notes_on_model(warm, known) + notes,
+            details=convergence.details(),
         )
-        parts = components(target, warm, unknowns)
+        log_density = found["the log density"].flatten()
+        parts = components(target, warm, unknowns, chains, positions.shape[1], log_density)
         return Posterior(parts, first.scaling, first.dissipation_family, first.data, diagnostics)
 
     def _mark(self, model: HamiltonianModel, data: Trajectories, seed: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sympgp.fields import HamiltonianField
+from sympgp.inference.chains import Chain
 from sympgp.inference.target import Target
 from sympgp.inference.warm_start import WarmStart
 from sympgp.inference.whitening import Unknowns
@@ -25,26 +26,55 @@ BLOCK = 100
 """Draws whose densities are computed at a time."""
 
 
-def components(target: Target, warm: WarmStart, unknowns: Unknowns) -> tuple[Component, ...]:
-    """A bank of draws; one bank a draw where each has hyperparameters of its own."""
+def components(
+    target: Target,
+    warm: WarmStart,
+    unknowns: Unknowns,
+    chains: Sequence[Chain],
+    num: int,
+    log_density: Float[Tensor, " draws"],
+) -> tuple[Component, ...]:
+    """A bank of draws; one bank a draw where each has hyperparameters of its own.
+
+    Args:
+        target: what was drawn from.
+        warm: what sampling began with.
+        unknowns: draws, chain after chain.
+        chains: where they come from.
+        num: draws of each chain.
+        log_density: of each draw.
+    """
     moving = target.whitening.hyper is not None
     count, most = len(unknowns.theta), MOST_FIELDS if moving else MOST_DRAWS
     kept = torch.linspace(0, count - 1, min(count, most)).round().long()
-    kept = kept.to(unknowns.theta.device)
-    draws = JointDraws(unknowns.theta[kept], unknowns.noise_std[kept], unknowns.start[kept])
+    draws = JointDraws(*(part[kept.to(part.device)] for part in unknowns[:3]))
+    statistics = {
+        "lp": log_density,
+        "diverging": torch.tensor([x for chain in chains for x in chain.diverging[:num]]),
+        "n_steps": torch.tensor([x for chain in chains for x in chain.num_steps[:num]]),
+        "step_size": torch.tensor([chain.step_size for chain in chains]).repeat_interleave(num),
+    }
+    statistics = {name: values[kept] for name, values in statistics.items()}
+    number = torch.arange(len(chains)).repeat_interleave(num)[kept]
     if not moving:
-        return (_bank(warm, warm.component.field, warm.component.hyperparameters, draws),)
-    rows = zip(_moving_fields(target, warm, unknowns.log_hyper[kept]), kept.tolist(), strict=True)
+        field, hyper = warm.component.field, warm.component.hyperparameters
+        return (_bank(warm, field, hyper, draws, number, statistics),)
+    fields = _moving_fields(target, warm, unknowns.log_hyper[kept.to(draws.theta.device)])
     parts = []
-    for (field, hyper), k in rows:
-        # Twice, so that there is a variance within: zero.
-        own = JointDraws(*(part[[k, k]] for part in unknowns[:3]))
-        parts.append(_bank(warm, field, hyper, own))
+    for k, (field, hyper) in enumerate(fields):
+        one = {name: values[k : k + 1] for name, values in statistics.items()}
+        own = JointDraws(*(part[k : k + 1] for part in draws if part is not None))
+        parts.append(_bank(warm, field, hyper, own, number[k : k + 1], one))
     return tuple(parts)
 
 
 def _bank(
-    warm: WarmStart, field: HamiltonianField, hyper: dict[str, Tensor], draws: JointDraws
+    warm: WarmStart,
+    field: HamiltonianField,
+    hyper: dict[str, Tensor],
+    draws: JointDraws,
+    chain: Tensor,
+    statistics: dict[str, Tensor],
 ) -> SampledComponent:
     known, theta = warm.component, draws.theta.mean(0)
     return SampledComponent(
@@ -56,6 +86,8 @@ def _bank(
         hyperparameters=hyper,
         states=warm.states(theta),
         draws=draws,
+        chain=chain,
+        statistics=statistics,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -216,22 +216,36 @@ class SampledComponent(Component):
     Attributes:
         draws: theta (B, P + K), noise (B, D) and window states (B, W, D), each row one draw. The
             states are None where ``states`` describes them given theta.
+        chain: (B,) number of the Markov chain that each row is of, in the chain's own order; None
+            where rows are independent.
+        statistics: of the sampler, by name, (B,) each.
     """
 
     draws: JointDraws
+    chain: Int[Tensor, " draws"] | None = None
+    statistics: dict[str, Tensor] = field(default_factory=dict)
 
     def sample(self, num: int, generator: torch.Generator) -> JointDraws:
         """Rows of the bank: each once, in random order, before any comes again."""
         size = len(self.draws.theta)
         rounds = [torch.randperm(size, generator=generator) for _ in range(-(-num // size))]
-        index = torch.cat(rounds)[:num].to(self.theta.device)
+        return self.rows(torch.cat(rounds)[:num], generator)
+
+    def rows(self, index: Int[Tensor, " chosen"], generator: torch.Generator) -> JointDraws:
+        """These rows of the bank; the generator is for states that have to be drawn given them."""
+        index = index.to(self.theta.device)
         theta, start = self.draws.theta[index], self.draws.start
         if start is not None:
             start = start[index]
         elif self.states is not None:
-            white = normal((num, *self.states.mean.shape), theta, generator)
+            white = normal((len(index), *self.states.mean.shape), theta, generator)
             start = self.states.sample(theta - self.theta, white)
         return JointDraws(theta, self.draws.noise_std[index], start)
+
+    def spread_out(self, num: int) -> Int[Tensor, " chosen"]:
+        """At most ``num`` rows, evenly spaced and in order."""
+        size = len(self.draws.theta)
+        return torch.linspace(0, size - 1, min(num, size)).round().long()
 
     def with_states(self, states: WindowStates) -> Component:
         """The same parameters with other states, to be drawn given each theta."""
@@ -245,12 +259,12 @@ class SampledComponent(Component):
     def noise_moments(self) -> tuple[Float[Tensor, " dim"], Float[Tensor, " dim"]]:
         """Mean and variance of the noise standard deviations."""
         noise = self.draws.noise_std
-        return noise.mean(0), noise.var(0)
+        return noise.mean(0), _variance(noise)
 
     def damping_moments(self) -> tuple[Tensor, Tensor]:
         """Mean and variance of the dissipation parameters, (K,) each."""
         rho = self.draws.theta[:, self.field.num_weights :]
-        return rho.mean(0), rho.var(0)
+        return rho.mean(0), _variance(rho)
 
     def first_states(self) -> tuple[Float[Tensor, "paths dim"], Float[Tensor, "paths dim"]]:
         """Mean and variance of each training trajectory's first state."""
@@ -260,7 +274,14 @@ class SampledComponent(Component):
             start = self.sample(len(self.draws.theta), torch.Generator().manual_seed(0)).start
         if start is None:
             raise RuntimeError("the states of the draws are unknown")
-        return start[:, first].mean(0), start[:, first].var(0)
+        return start[:, first].mean(0), _variance(start[:, first])
+
+
+def _variance(draws: Tensor) -> Tensor:
+    """Variance over the first axis; zero of a single draw."""
+    if len(draws) < 2 or not draws.numel():
+        return torch.zeros_like(draws[0])
+    return draws.var(0)
 
 
 def normal(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:

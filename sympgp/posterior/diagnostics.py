@@ -21,7 +21,8 @@ class Diagnostics:
         solver_step: longest solver step, user time.
         solver_error: solver error of the fitted path in units of its posterior deviation.
         inflation: autocorrelation time of each channel's residuals, in observations.
-        notes: further findings in plain words.
+        notes: further findings in plain words, to worry about.
+        details: findings that are as they should be.
     """
 
     engine: str
@@ -35,3 +36,4 @@ class Diagnostics:
     solver_error: float
     inflation: tuple[float, ...]
     notes: tuple[str, ...] = field(default=())
+    details: tuple[str, ...] = field(default=())

@@ -201,7 +201,10 @@ def weighted_draws(posterior: Posterior, num_samples: int, seed: int) -> Weighte
 
 @torch.no_grad()
 def drawn(posterior: Posterior, num_samples: int, seed: int) -> WeightedDraws:
-    """Draws with their densities; of conditioned posteriors the ratios are zero."""
+    """Draws with their densities; of conditioned posteriors the ratios are zero.
+
+    Of a bank of draws these are rows evenly spaced, each at most once, in order.
+    """
     inflation = inflation_of(posterior)
     generator = torch.Generator().manual_seed(seed + 1)
     parts, likelihoods, ratios, entries = [], [], [], []
@@ -216,7 +219,7 @@ def drawn(posterior: Posterior, num_samples: int, seed: int) -> WeightedDraws:
         if isinstance(component, GaussianComponent) and not posterior.conditioned:
             draws, found, ratio = _settled(component, density, part.noise_std, generator)
         elif isinstance(component, SampledComponent):
-            draws = part_of(part, _distinct(draws.theta))
+            draws = component.rows(component.spread_out(len(ratio)), generator)
             ratio = ratio[: len(draws.theta)]
         likelihood = density.pointwise(draws.theta, draws.noise_std, states_of(draws)) / share
         own = Entries.given_states(likelihood, share)
@@ -229,14 +232,6 @@ def drawn(posterior: Posterior, num_samples: int, seed: int) -> WeightedDraws:
         entries.append(own.per_unit(unit))
     joined = Entries(*(torch.cat(column) for column in zip(*entries, strict=True)))
     return WeightedDraws(tuple(parts), torch.cat(likelihoods), torch.cat(ratios), joined, share)
-
-
-def _distinct(rows: Float[Tensor, "draws params"]) -> Int[Tensor, " distinct"]:
-    """The first of all equal rows: a bank may have given some draws again."""
-    _, group = torch.unique(rows, dim=0, return_inverse=True)
-    first = torch.full_like(group, len(group))
-    order = torch.arange(len(group), device=group.device)
-    return first.scatter_reduce(0, group, order, "amin").sort().values[: int(group.max()) + 1]
 
 
 def _settled(

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sympgp.posterior.component import GaussianComponent
+from sympgp.posterior.component import GaussianComponent, SampledComponent
 from sympgp.posterior.importance import (
     WeightedDraws,
     arviz_module,
@@ -40,7 +40,7 @@ DIMS = {
 def to_arviz(posterior: Posterior, num_samples: int, seed: int, with_weights: bool) -> Any:
     """See ``Posterior.to_arviz``."""
     draws = drawn(posterior, num_samples, seed)
-    order = np.random.default_rng(seed).permutation(len(draws.log_ratio))
+    order = _chains(posterior, draws, seed)
     groups: dict[str, Group] = {
         "posterior": _parameters(posterior, draws, with_weights),
         "posterior_predictive": {"y": _replicated(posterior, draws, seed)},
@@ -49,8 +49,7 @@ def to_arviz(posterior: Posterior, num_samples: int, seed: int, with_weights: bo
     }
     for group in groups.values():
         for name, values in group.items():
-            # Draws of different components in random order, all of one chain.
-            group[name] = values[order][None]
+            group[name] = values[order]
     mask = [~x.isnan() for x in posterior.data.states]
     groups["observed_data"] = {
         "y": _numpy(torch.cat([x[m] for x, m in zip(posterior.data.states, mask, strict=True)]))
@@ -63,6 +62,22 @@ def to_arviz(posterior: Posterior, num_samples: int, seed: int, with_weights: bo
     }
     units = ", ".join(f"{name}: {unit}" for name, unit in posterior.units.items())
     return _from_groups(groups, coords, units)
+
+
+def _chains(posterior: Posterior, draws: WeightedDraws, seed: int) -> np.ndarray:
+    """Which draws make up each chain, (chains, draws).
+
+    Markov chains stay as they were, of equal length; independent draws of all components make one
+    chain, in random order.
+    """
+    numbers = []
+    for component, part in zip(posterior.components, draws.parts, strict=False):
+        if not isinstance(component, SampledComponent) or component.chain is None:
+            return np.random.default_rng(seed).permutation(len(draws.log_ratio))[None]
+        numbers.append(component.chain[component.spread_out(len(part.theta))])
+    number = torch.cat(numbers)
+    rows = [(number == chain).nonzero().flatten() for chain in number.unique()]
+    return _numpy(torch.stack([own[: min(map(len, rows))] for own in rows]))
 
 
 def _parameters(posterior: Posterior, draws: WeightedDraws, with_weights: bool) -> Group:
@@ -101,7 +116,7 @@ def _replicated(posterior: Posterior, draws: WeightedDraws, seed: int) -> np.nda
 
 
 def _statistics(posterior: Posterior, draws: WeightedDraws) -> Group:
-    """Log density, importance ratio and weight, and whether a path diverged."""
+    """Log density; importance ratio and weight, or what the sampler kept; diverging paths."""
     group = {"diverging": ~draws.log_likelihood.isfinite().all(1)}
     if not posterior.conditioned:
         logs = []
@@ -113,6 +128,12 @@ def _statistics(posterior: Posterior, draws: WeightedDraws) -> Group:
         if isinstance(posterior.components[0], GaussianComponent):
             group["log_importance_ratio"] = draws.log_ratio
             group["log_importance_weight"] = weights(draws).log_weights
+    sampled = [c for c in posterior.components if isinstance(c, SampledComponent)]
+    for name in sampled[0].statistics if sampled else ():
+        if name != "lp":
+            rows = zip(sampled, draws.parts, strict=False)
+            kept = [c.statistics[name][c.spread_out(len(part.theta))] for c, part in rows]
+            group[name] = torch.cat(kept)
     return {name: _numpy(values) for name, values in group.items()}
 
 

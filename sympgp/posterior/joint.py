@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sympgp.noise import ScaledNoise
@@ -36,12 +36,9 @@ def joint_density(posterior: Posterior, component: Component) -> JointDensity:
     )
 
 
-def part_of(part: Draws, index: Int[Tensor, " chosen"] | None = None) -> JointDraws:
-    """Field, noise and states of draws, or of some of them."""
-    if index is None:
-        return JointDraws(part.theta, part.noise_std, part.start)
-    start = None if part.start is None else part.start[index]
-    return JointDraws(part.theta[index], part.noise_std[index], start)
+def part_of(part: Draws) -> JointDraws:
+    """Field, noise and states of draws."""
+    return JointDraws(part.theta, part.noise_std, part.start)
 
 
 def states_of(draws: JointDraws) -> Float[Tensor, "draws windows dim"]:

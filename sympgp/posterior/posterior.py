@@ -227,12 +227,14 @@ class Posterior(FieldPosterior):
         return residuals.check(self, num_samples, seed)
 
     def to_arviz(self, num_samples: int = 1000, seed: int = 0, weights: bool = False) -> Any:
-        """ArviZ's InferenceData, or a DataTree from ArviZ 1 on; one chain, user units.
+        """ArviZ's InferenceData, or a DataTree from ArviZ 1 on; user units.
+
+        The chains are those of ``NUTS``; independent draws make one.
 
         Groups: posterior (friction, noise_std, initial_state, component), posterior_predictive,
         observed_data, log_likelihood, constant_data (where each observation is from) and
         sample_stats (lp, diverging; of Gaussians log_importance_ratio and _weight, to make
-        draws of the posterior of them).
+        draws of the posterior of them; of ``NUTS`` its n_steps and step_size).
 
         Args:
             num_samples: draws, with the states drawn given each draw of the field.

@@ -154,7 +154,7 @@ def _from_content(content: dict[str, Any]) -> Posterior:
     family = dict(content["dissipation_family"])
     kind = DISSIPATIONS[family.pop("kind")]
     diagnostics = dict(content["diagnostics"])
-    for name in ("inflation", "notes"):
+    for name in ("inflation", "notes", "details"):
         diagnostics[name] = tuple(diagnostics[name])
     return Posterior(
         tuple(components),

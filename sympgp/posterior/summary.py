@@ -91,6 +91,7 @@ def _found(posterior: Posterior) -> list[str]:
         f"  solver step {diagnostics.solver_step:.3g}{_unit(posterior, 'time')}, its error "
         f"{diagnostics.solver_error:.2g} of the fitted paths' posterior deviation"
     )
+    lines.extend(f"  {detail}" for detail in diagnostics.details)
     return lines
 
 
