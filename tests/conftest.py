@@ -7,6 +7,10 @@ import hypothesis
 import jaxtyping
 import matplotlib
 import pytest
+import torch
+
+# Tests run in several processes, and threads that wait for each other would slow them ten times.
+torch.set_num_threads(1)
 
 # Shapes and types in annotations are checked at run time; this has to come before the first
 # import of sympgp.

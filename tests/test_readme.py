@@ -26,21 +26,46 @@ def labels(text: str) -> list[str]:
     return [re.split(r"[:\d]", line)[0].strip() for line in found]
 
 
+class Reader:
+    """Runs the Python of the README in a folder, example after example, in one namespace."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.names: dict[str, object] = {}
+
+    def run(self, examples: range) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(self.path)
+            # as readers run it: checks of shapes, which other tests make, would double the time
+            patch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+            for number in examples:
+                block = blocks("python")[number]
+                code = compile(block, f"README.md, Python example {number}", "exec")
+                exec(code, self.names)
+        plt.close("all")
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the README's Python has been run from top to bottom."""
-    path = tmp_path_factory.mktemp("readme")
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        patch.chdir(path)
-        # as its readers run it: checks of shapes, which other tests make, would double the time
-        patch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-        names: dict[str, object] = {}
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Reader:
+    """Someone who has run all examples but the last one, which takes as long as all others."""
+    reader = Reader(tmp_path_factory.mktemp("readme"))
+    reader.run(range(6))
+    return reader
+
+
+@pytest.fixture(scope="module")
+def folder(reader: Reader) -> Path:
+    """The folder in which the README's Python has been run."""
+    return reader.path
+
+
+@pytest.mark.slow
+def test_the_example_of_a_comparison_runs(reader: Reader):
+    with warnings.catch_warnings():
         # one observation of some hundred whose density is doubtful is worth a warning, no more
         warnings.simplefilter("ignore", ComparisonWarning)
-        for number, block in enumerate(blocks("python")):
-            exec(compile(block, f"README.md, Python example {number}", "exec"), names)
-    plt.close("all")
-    return path
+        reader.run(range(6, 7))
+    assert reader.names["table"].index[0] == "friction"
 
 
 def test_the_python_examples_run(folder: Path):

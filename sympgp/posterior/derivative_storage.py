@@ -78,7 +78,7 @@ def from_content(content: dict[str, Any]) -> DerivativePosterior:
     family = dict(content["dissipation_family"])
     kind = DISSIPATIONS[family.pop("kind")]
     diagnostics = dict(content["diagnostics"])
-    for name in ("inflation", "notes"):
+    for name in ("inflation", "notes", "details"):
         diagnostics[name] = tuple(diagnostics[name])
     data = content["data"]
     return DerivativePosterior(
