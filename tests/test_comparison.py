@@ -579,7 +579,6 @@ def test_wrong_arguments_are_refused(friction, conservative, damped):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sympgp.comparison.ComparisonWarning")
 @pytest.mark.parametrize("system", [Pendulum, Duffing])
-@pytest.mark.xfail(reason="not measured on all data sets yet", strict=False)
 def test_friction_is_told_from_none(system):
     """Damped data: friction wins each time. Conservative data: practically never."""
     wins = {0.05: 0, 0.0: 0}

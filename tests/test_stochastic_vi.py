@@ -634,7 +634,6 @@ def test_from_the_prior_it_finds_the_same_field(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sympgp.integrators.DivergenceWarning")
-@pytest.mark.xfail(reason="not reached on every data set yet", strict=False)
 def test_trajectories_are_predicted_as_well_as_by_gauss_newton():
     """The published protocol with friction; warm-started and from the prior."""
     system = Pendulum(friction=0.05)
