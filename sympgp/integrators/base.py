@@ -7,7 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -23,6 +23,23 @@ Times = Float[Tensor, " time"] | Sequence[int | float]
 """Requested times: a tensor or a sequence of numbers."""
 
 
+@runtime_checkable
+class EnergyField(Protocol):
+    """A field that knows its energy and structure, as :class:`DiscreteGradient` needs it."""
+
+    def __call__(self, t: Any, z: Tensor, /) -> Tensor:
+        """``dz/dt``, which is ``flow(t, z, gradient(z))``."""
+
+    def energy(self, z: Tensor, /) -> Tensor:
+        """``H(z)``: (...) for states (..., D)."""
+
+    def gradient(self, z: Tensor, /) -> Tensor:
+        """``grad H(z)``: (..., D)."""
+
+    def flow(self, t: Any, z: Tensor, slope: Tensor, /) -> Tensor:
+        """``J g - d(z, g) + G(z) u(t)`` with any ``slope`` g in the place of ``grad H(z)``."""
+
+
 class DivergenceWarning(UserWarning):
     """Some states could not be carried to the end; they are NaN from then on."""
 
@@ -36,18 +53,59 @@ class Integrator(ABC):
     Attributes:
         order: the global error falls as ``step ** order``.
         symplectic: whether a step is a symplectic map when the field is ``J grad H``.
+        reversible: whether a step of ``-h`` undoes a step of ``h``.
+        doubled: whether the method works on two copies of the state; what it promises of its
+            steps (symplectic, undone by ``-h``) then holds for the pair, not for what is shown.
         needs_separable: whether the energy has to be ``T(p) + V(q)``.
+        conservative_only: whether friction and inputs are refused.
+        needs_energy: whether the field has to be an :class:`EnergyField`.
         adaptive: whether the method chooses its own steps.
     """
 
     order: ClassVar[int]
     symplectic: ClassVar[bool]
+    reversible: ClassVar[bool] = False
+    doubled: ClassVar[bool] = False
     needs_separable: ClassVar[bool]
+    conservative_only: ClassVar[bool] = False
+    needs_energy: ClassVar[bool] = False
     adaptive: ClassVar[bool]
+
+    def check_field(self, field: object) -> None:
+        """Refuse a field that the method is not made for.
+
+        A field may say ``separable`` and ``conservative`` (no friction, no inputs) of itself;
+        plain callables that do not are trusted to be what the method needs.
+
+        Raises:
+            ValueError: the field is one that the method does not take.
+        """
+        found = []
+        if self.needs_separable and not getattr(field, "separable", True):
+            found.append("an energy that is no sum T(p) + V(q)")
+        if self.conservative_only and not getattr(field, "conservative", True):
+            found.append("friction or inputs")
+        name = type(self).__name__
+        if found:
+            energy = "H = T(p) + V(q)" if self.needs_separable else "any energy"
+            raise ValueError(
+                f"integrator: {name} is made for {energy} without friction or inputs, got a field "
+                f"with {' and '.join(found)}; use ImplicitMidpoint, GaussLegendre4, "
+                "DiscreteGradient or RK4"
+            )
+        if self.needs_energy and not isinstance(field, EnergyField):
+            raise ValueError(
+                f"integrator: {name} needs a field with energy(z), gradient(z) and "
+                f"flow(t, z, slope), got {field!r}; use ImplicitMidpoint or GaussLegendre4"
+            )
 
     @abstractmethod
     def with_step(self, step: float) -> Integrator:
         """Copy with another longest step; an adaptive method ignores it and returns itself."""
+
+    def in_time_units(self, unit: float) -> Integrator:
+        """Copy for a field whose time is counted in units of ``unit``: settings change with it."""
+        return self
 
     @abstractmethod
     def advance(
@@ -72,7 +130,8 @@ class Integrator(ABC):
 
         Raises:
             ValueError: times that are not finite or not strictly monotone; a field whose rates
-                have another shape than the states; a fixed-step method without a step.
+                have another shape than the states, or that the method is not made for; a
+                fixed-step method without a step.
         """
 
 
@@ -96,6 +155,10 @@ class FixedStepIntegrator(Integrator):
         """Copy with another longest step."""
         return dataclasses.replace(self, step=step)
 
+    def in_time_units(self, unit: float) -> FixedStepIntegrator:
+        """Copy for a field whose time is counted in units of ``unit``: settings change with it."""
+        return self if self.step is None else self.with_step(self.step / unit)
+
     def solve(
         self,
         field: VectorField,
@@ -110,14 +173,43 @@ class FixedStepIntegrator(Integrator):
                 f"use {name}(step=...) or with_step(...)"
             )
         grid, rounding = host_times(times)
-        x, states = x0, [x0]
-        for start, stop in zip(grid[:-1], grid[1:], strict=True):
-            num_steps = max(1, math.ceil((abs(stop - start) - rounding) / self.step))
-            h = (stop - start) / num_steps
-            for i in range(num_steps):
-                x = self.advance(field, start + i * h, x, h)
-            states.append(x)
+        return self.carry(field, x0, grid, step_counts(grid, rounding, self.step))
+
+    def carry(
+        self,
+        field: VectorField,
+        x0: Float[Tensor, "*batch dim"],
+        grid: Sequence[float],
+        counts: Sequence[int],
+    ) -> Float[Tensor, "*batch time dim"]:
+        """States at the T times of ``grid``, with ``counts[i]`` equal steps in interval i."""
+        self.check_field(field)
+        memory, states = self._begin(x0), [x0]
+        for start, stop, count in zip(grid[:-1], grid[1:], counts, strict=True):
+            h = (stop - start) / count
+            for i in range(count):
+                memory = self._next(field, start + i * h, memory, h)
+            states.append(self._shown(memory))
         return torch.stack(states, -2)
+
+    # What a method keeps from step to step is the state, unless it overrides these three.
+
+    def _begin(self, x0: Tensor) -> Any:
+        return x0
+
+    def _next(self, field: VectorField, t: float, memory: Any, h: float) -> Any:
+        return self.advance(field, t, memory, h)
+
+    def _shown(self, memory: Any) -> Tensor:
+        return memory
+
+
+def step_counts(grid: Sequence[float], rounding: float, step: float) -> list[int]:
+    """Equal steps that each interval of the grid is split into: none is longer than ``step``."""
+    return [
+        max(1, math.ceil((abs(stop - start) - rounding) / step))
+        for start, stop in zip(grid[:-1], grid[1:], strict=True)
+    ]
 
 
 def host_times(times: Times) -> tuple[list[float], float]:

@@ -1,16 +1,16 @@
-"""The implicit midpoint rule."""
+"""Fixed-point iterations for batches of small problems, each of which ends on its own."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sympgp.integrators.base import FixedStepIntegrator, Step, VectorField, combine
+By = TypeVar("By")
 
 _MIXING_MEMORY = 4
 """Differences kept by the mixing: two solve a linear problem in a plane, more cost more."""
@@ -22,73 +22,58 @@ _ROUND_OFF = 100.0
 """A residual that has stopped falling within this factor of the tolerance is round-off."""
 
 
-@dataclass(frozen=True)
-class ImplicitMidpoint(FixedStepIntegrator):
-    """The implicit midpoint rule ``x' = x + h f(t + h/2, (x + x') / 2)``: order 2, symplectic.
+def check_iteration(tolerance: float, max_iterations: int) -> None:
+    """Refuse settings that no iteration can follow."""
+    if not 0 < tolerance < 1:
+        raise ValueError(f"tolerance: expected a number in (0, 1), got {tolerance!r}")
+    if max_iterations < 1:
+        raise ValueError(f"max_iterations: expected at least 1, got {max_iterations!r}")
 
-    It keeps quadratic invariants exactly and the energy of a conservative system near its start
-    for very long times (Hairer, Lubich, Wanner, *Geometric Numerical Integration*, VI.4 and
-    IX.8), for any energy, separable or not; it is also its own inverse under ``h -> -h``.
 
-    The midpoint ``m = x + h/2 f(m)`` is found from an explicit half step by a fixed-point
-    iteration with Anderson mixing, which no Jacobian is needed for. It ends for every batch
-    member separately, at the round-off of its own coordinates: a member with
-    ``|residual| <= tolerance * (|x| + |m - x|)`` in every coordinate is left alone. A member that
-    does not get near becomes NaN; its remedy is a shorter step (the iteration wants ``h`` times
-    the field's Lipschitz constant below about 2). Where gradients are recorded the plain
-    iteration is used, whose derivatives converge with it.
+def fixed_point(
+    function: Callable[[Tensor], tuple[Tensor, By]],
+    x: Float[Tensor, "*batch dim"],
+    start: Float[Tensor, "*batch dim"],
+    tolerance: float,
+    max_iterations: int,
+    floor: Float[Tensor, "*batch 1"] | None = None,
+) -> tuple[By, Bool[Tensor, "*batch 1"]]:
+    """Solve ``m = g(m)`` from ``start``, with sizes of coordinates taken from ``x`` and ``start``.
 
-    Attributes:
-        step: no step is longer than this.
+    Ends for every member separately, at the round-off of its own coordinates: a member with
+    ``|residual| <= tolerance * (|x| + |start - x|)`` in every coordinate is left alone. The
+    iteration has Anderson mixing, except where gradients are recorded: those of the plain one
+    converge with it.
+
+    Args:
+        function: ``m -> (g(m), by-product)``.
+        x: (..., D).
+        start: (..., D) first iterate.
         tolerance: relative residual to reach; at least a few units of round-off are allowed.
-        max_iterations: evaluations of the midpoint after which a member counts as failed.
+        max_iterations: evaluations after which a member that is not near has failed.
+        floor: (..., 1) round-off of ``g`` itself: a residual that has stopped falling below it
+            is accepted too.
 
-    Example:
-        >>> import torch
-        >>> def field(t, x):
-        ...     return torch.stack([x[..., 1], -x[..., 0]], -1)
-        >>> x0 = torch.tensor([1.0, 0.0], dtype=torch.float64)
-        >>> x = ImplicitMidpoint(step=0.1).solve(field, x0, [0.0, 50.0])[-1]
-        >>> f"{x.square().sum():.9f}"
-        '1.000000000'
+    Returns:
+        The by-product at the last iterates, and which members (..., 1) failed.
     """
-
-    tolerance: float = 1e-12
-    max_iterations: int = 50
-
-    order: ClassVar[int] = 2
-    symplectic: ClassVar[bool] = True
-    needs_separable: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.tolerance < 1:
-            raise ValueError(f"tolerance: expected a number in (0, 1), got {self.tolerance!r}")
-        if self.max_iterations < 1:
-            raise ValueError(f"max_iterations: expected at least 1, got {self.max_iterations!r}")
-
-    def advance(
-        self, field: VectorField, t: Step, x: Float[Tensor, "*batch dim"], h: Step
-    ) -> Float[Tensor, "*batch dim"]:
-        """States at ``t + h`` from states at ``t``; NaN where the iteration did not converge."""
-        midpoint = combine(x, h, (0.5,), [field(t, x)])
-        recorded = torch.is_grad_enabled() and midpoint.requires_grad
-        mixing = _AndersonMixing(0 if recorded else min(x.shape[-1], _MIXING_MEMORY))
-        monitor = _Convergence(x.detach(), midpoint.detach(), self.tolerance)
-        # Reading a result back stalls an accelerator: look at every third iteration only.
-        stride = 1 if x.device.type == "cpu" else 3
-        for iteration in range(1, self.max_iterations + 1):
-            rate = field(t + 0.5 * h, midpoint)
-            image = combine(x, h, (0.5,), [rate])
-            residual = image - midpoint
-            weighted = residual * monitor.weight
-            monitor.update(residual.detach(), weighted.detach())
-            last = iteration == self.max_iterations
-            if last or (iteration % stride == 0 and monitor.all_settled()):
-                break
-            proposal = mixing.propose(image, weighted)
-            midpoint = torch.where(monitor.settled, midpoint, proposal)
-        return combine(x, h, (1.0,), [rate]).masked_fill(monitor.failed(), math.nan)
+    recorded = torch.is_grad_enabled() and start.requires_grad
+    mixing = _AndersonMixing(0 if recorded else min(x.shape[-1], _MIXING_MEMORY))
+    monitor = _Convergence(x.detach(), start.detach(), tolerance, floor)
+    # Reading a result back stalls an accelerator: look at every third iteration only.
+    stride = 1 if x.device.type == "cpu" else 3
+    point = start
+    for iteration in range(1, max_iterations + 1):
+        image, by_product = function(point)
+        residual = image - point
+        weighted = residual * monitor.weight
+        monitor.update(residual.detach(), weighted.detach())
+        last = iteration == max_iterations
+        if last or (iteration % stride == 0 and monitor.all_settled()):
+            break
+        proposal = mixing.propose(image, weighted)
+        point = torch.where(monitor.settled, point, proposal)
+    return by_product, monitor.failed()
 
 
 class _AndersonMixing:
@@ -129,7 +114,7 @@ class _AndersonMixing:
 
 
 class _Convergence:
-    """Which members of a batch of midpoint iterations have settled, and which failed.
+    """Which members of a batch of iterations have settled, and which failed.
 
     A residual is judged coordinate by coordinate, so that units do not matter. Only where it has
     stopped falling is it compared with the largest coordinate: a coordinate at rest never falls
@@ -142,12 +127,14 @@ class _Convergence:
         small: (..., 1) members whose residual is round-off of their largest coordinate.
     """
 
-    def __init__(self, x: Tensor, midpoint: Tensor, tolerance: float) -> None:
+    def __init__(self, x: Tensor, start: Tensor, tolerance: float, floor: Tensor | None) -> None:
         self.tolerance = max(tolerance, 4 * torch.finfo(x.dtype).eps)
-        size = x.abs() + (midpoint - x).abs() + torch.finfo(x.dtype).tiny
+        size = x.abs() + (start - x).abs() + torch.finfo(x.dtype).tiny
         self.weight = size.reciprocal()
         largest = size.amax(-1, keepdim=True)
         self.accepted = _ROUND_OFF * self.tolerance * largest
+        if floor is not None:
+            self.accepted = torch.maximum(self.accepted, floor)
         self.residual = torch.full_like(largest, math.inf)
         self.settled = torch.zeros_like(largest, dtype=torch.bool)
         self.small = self.settled
