@@ -1,7 +1,20 @@
 """Observed trajectories: the container, its validation and the readers of files and tables."""
 
+from sympgp.trajectories.angles import unwrapped, wrapped
 from sympgp.trajectories.arrays import ArrayLike, as_tensor
 from sympgp.trajectories.container import Trajectories
 from sympgp.trajectories.derivatives import StateDerivatives
+from sympgp.trajectories.signals import InputFunction, InputSignal, Signal, as_signal
 
-__all__ = ["ArrayLike", "StateDerivatives", "Trajectories", "as_tensor"]
+__all__ = [
+    "ArrayLike",
+    "InputFunction",
+    "InputSignal",
+    "Signal",
+    "StateDerivatives",
+    "Trajectories",
+    "as_signal",
+    "as_tensor",
+    "unwrapped",
+    "wrapped",
+]

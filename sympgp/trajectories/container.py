@@ -169,6 +169,14 @@ class Trajectories(Readers, Writers):
         inputs = None if self.inputs is None else move(self.inputs)
         return self._replace(times, move(self.states), inputs, self.labels)
 
+    def with_states(self, states: Sequence[Tensor]) -> "Trajectories":
+        """Return the same trajectories with other states, one (T_i, 2n) for each.
+
+        Raises:
+            ValueError: As the constructor does.
+        """
+        return self._replace(self.times, states, self.inputs, self.labels)
+
     def _replace(
         self,
         times: Sequence[Tensor],
