@@ -1,21 +1,46 @@
 """Energies: priors over Hamiltonians."""
 
 from sympgp.energies.base import Basis, Energy, GradientMap, Hyperparameters, LogNormal
-from sympgp.energies.fourier import (
-    FourierBasis,
-    FourierEnergy,
-    independent_frequencies,
-    quasi_random_frequencies,
-)
+from sympgp.energies.explained import correlations, nearest_weights, shares
+from sympgp.energies.fourier import FourierEnergy
+from sympgp.energies.fourier_basis import FourierBasis
+from sympgp.energies.kinetic import Kinetic, KnownKinetic, QuadraticKinetic
+from sympgp.energies.kinetic_basis import KnownKineticBasis, QuadraticKineticBasis
+from sympgp.energies.nonlinear import NonlinearBasis
+from sympgp.energies.orthogonal import OrthogonalBasis
+from sympgp.energies.physics import PhysicsEnergy
+from sympgp.energies.physics_basis import CallableBasis, ExpressionBasis, PhysicsBasis
+from sympgp.energies.separable import SeparableBasis, SeparableEnergy
+from sympgp.energies.spectral_points import independent_frequencies, quasi_random_frequencies
+from sympgp.energies.sum_basis import SumBasis
+from sympgp.energies.sums import SumEnergy
 
 __all__ = [
     "Basis",
+    "CallableBasis",
     "Energy",
+    "ExpressionBasis",
     "FourierBasis",
     "FourierEnergy",
     "GradientMap",
     "Hyperparameters",
+    "Kinetic",
+    "KnownKinetic",
+    "KnownKineticBasis",
     "LogNormal",
+    "NonlinearBasis",
+    "OrthogonalBasis",
+    "PhysicsBasis",
+    "PhysicsEnergy",
+    "QuadraticKinetic",
+    "QuadraticKineticBasis",
+    "SeparableBasis",
+    "SeparableEnergy",
+    "SumBasis",
+    "SumEnergy",
+    "correlations",
     "independent_frequencies",
+    "nearest_weights",
     "quasi_random_frequencies",
+    "shares",
 ]

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sympgp.phase_space import CanonicalScaling
+
 Hyperparameters = dict[str, Tensor]
 
 
@@ -23,34 +25,57 @@ class LogNormal:
 
 
 class Basis(ABC):
-    """Hamiltonians ``H(z) = phi(z) . w`` that are linear in their weights, in scaled units.
+    """Hamiltonians ``H(z; w)`` with weights ``w ~ N(0, diag(prior_variance))``, in scaled units.
 
-    States ``z`` are (..., D), weights ``w`` (P,) or, one row a draw, (S, P) with states (S, B, D).
+    Most are linear in their weights, ``H(z) = phi(z) . w``. Of the others the features are the
+    derivatives ``phi(z; w) = dH/dw``, and depend on the weights at which they are taken. States
+    ``z`` are (..., D), weights ``w`` (P,) or, one row a draw, (S, P) with states (S, B, D).
+
+    Attributes:
+        num_weights: P.
+        prior_variance: (P,).
+        linear: whether H is linear in w; features do then without ``w``.
+        separable: whether ``H = T(p) + V(q)`` whatever the weights.
     """
 
     num_weights: int
     prior_variance: Float[Tensor, " weights"]
+    linear: bool = True
+    separable: bool = False
 
     @abstractmethod
-    def features(self, z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch weights"]:
-        """``phi(z)``."""
+    def features(
+        self, z: Float[Tensor, "*batch dim"], w: Float[Tensor, " weights"] | None = None
+    ) -> Float[Tensor, "*batch weights"]:
+        """``phi = dH/dw``, up to a constant in the state."""
 
     @abstractmethod
     def feature_gradient(
-        self, z: Float[Tensor, "*batch dim"]
+        self, z: Float[Tensor, "*batch dim"], w: Float[Tensor, " weights"] | None = None
     ) -> Float[Tensor, "*batch dim weights"]:
-        """``d phi(z) / dz``: column m is the gradient of feature m."""
+        """``d phi / dz``: column m is the gradient of feature m."""
 
     def weighted_gradient(
-        self, z: Float[Tensor, "batch stages dim"], weights: Float[Tensor, "batch out stages dim"]
+        self,
+        z: Float[Tensor, "batch stages dim"],
+        weights: Float[Tensor, "batch out stages dim"],
+        w: Float[Tensor, " weights"] | None = None,
     ) -> Float[Tensor, "batch out weights"]:
         """``sum_s W_s d phi(z_s) / dz``: what an interval's stages add to its end.
 
         A basis that can do without the gradients of all stages at once overrides this.
         """
         batch, out = weights.shape[:2]
-        gradients = self.feature_gradient(z)
-        return weights.reshape(batch, out, -1) @ gradients.reshape(batch, -1, self.num_weights)
+        gradients = self.feature_gradient(z, w)
+        return weights.reshape(batch, out, -1) @ gradients.flatten(1, 2)
+
+    def remainder(
+        self, z: Float[Tensor, "*batch dim"], w: Float[Tensor, " weights"]
+    ) -> Float[Tensor, "*batch dim"] | None:
+        """``grad H - (d phi / dz) w``: zero, said by None, where H is linear in w."""
+        if self.linear:
+            return None
+        return self.gradient_map(w)(z) - self.feature_gradient(z, w) @ w
 
     @abstractmethod
     def gradient_map(self, w: Float[Tensor, "*draws weights"]) -> GradientMap:
@@ -82,7 +107,10 @@ class Basis(ABC):
     def value(
         self, z: Float[Tensor, "*batch dim"], w: Float[Tensor, "*draws weights"]
     ) -> Float[Tensor, "*batch"]:
-        """``H(z)``, up to a constant; a batch of draws takes states with the same leading size."""
+        """``H(z)``, up to a constant; a batch of draws takes states with the same leading size.
+
+        Of a basis that is not linear this has to be written.
+        """
         return (self.features(z) @ w.unsqueeze(-1)).squeeze(-1)
 
 
@@ -123,6 +151,43 @@ class Energy(ABC):
     """
 
     num_dof: int
+
+    def in_units(self, scaling: CanonicalScaling) -> Energy:
+        """The same energy for states in these scaled units, before anything else is asked of it.
+
+        For energies that know user units, as formulas and periods do; others are as they were.
+        """
+        return self
+
+    def prepare(
+        self, states: Float[Tensor, "states dim"], nominal: Float[Tensor, " weights"] | None = None
+    ) -> Energy:
+        """The same energy for data near these scaled states, which sums tell parts apart on."""
+        return self
+
+    def check(self, x: Float[Tensor, "states dim"]) -> None:  # noqa: B027 - nothing to refuse
+        """Refuse a formula that does not work at these states (user units).
+
+        Raises:
+            ValueError: its values or derivatives are not what they should be.
+        """
+
+    @property
+    def angles(self) -> dict[int, float]:
+        """Coordinates that are angles, and their periods in user units."""
+        return {}
+
+    def __add__(self, other: Energy) -> Energy:
+        """The sum of two energies, see ``SumEnergy``."""
+        from sympgp.energies.sums import SumEnergy  # which is an energy itself
+
+        return SumEnergy((self, other))
+
+    def momenta(
+        self, q: Float[Tensor, "*batch dof"], velocity: Float[Tensor, "*batch dof"]
+    ) -> Float[Tensor, "*batch dof"] | None:
+        """Momenta in user units at which ``dH/dp = velocity``; None where nothing fixes them."""
+        return None
 
     @abstractmethod
     def hyperpriors(self, spread: Float[Tensor, " dim"]) -> dict[str, LogNormal]:

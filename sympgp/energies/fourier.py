@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sympgp.energies.base import (
-    Basis,
-    Energy,
-    GradientMap,
-    Hyperparameters,
-    Linearized,
-    LogNormal,
+from sympgp.energies.base import Energy, Hyperparameters, LogNormal
+from sympgp.energies.fourier_basis import FourierBasis, polynomial_terms
+from sympgp.energies.spectral_points import (
+    FrequencyDraw,
+    SpectralPoints,
+    log_wave_weights,
+    quasi_random_frequencies,
 )
-from sympgp.phase_space import join, split
+from sympgp.phase_space import CanonicalScaling
 
-FrequencyDraw = Callable[[int, int, int], Tensor]
-
-
-def independent_frequencies(num_features: int, dim: int, seed: int) -> Tensor:
-    """Independent standard normal spectral points (M, D) of the squared-exponential kernel."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(num_features, dim, generator=generator, dtype=torch.float64)
-
-
-def quasi_random_frequencies(num_features: int, dim: int, seed: int) -> Tensor:
-    """Scrambled Sobol points through the normal quantile function, (M, D).
-
-    Their kernel error falls faster than the Monte Carlo rate of independent points.
-    """
-    sobol = torch.quasirandom.SobolEngine(dim, scramble=True, seed=seed)
-    uniform = sobol.draw(num_features, dtype=torch.float64)
-    tiny = 0.5 / 2**30
-    return math.sqrt(2.0) * torch.erfinv(2.0 * uniform.clamp(tiny, 1.0 - tiny) - 1.0)
+MOST_LATTICE_ANGLES = 3
+"""Of more angles alone, the shortest whole vectors are too many; some are drawn instead."""
 
 
 class FourierEnergy(Energy):
@@ -53,16 +38,30 @@ class FourierEnergy(Energy):
     are sums, or nearly so, and the evidence of the data decides between the parts. Linear and
     quadratic features (kinetic energies are quadratic) have weights ``N(0, quadratic_scale^2)``.
 
+    In periodic coordinates H is exactly periodic: their frequencies are ``2 pi k / period`` with
+    whole k, and in the kernel their factors are ``exp(-(1 - cos theta) / lambda^2)``, where
+    ``theta = 2 pi (q - q') / period`` and ``lambda = 2 pi lengthscale / period``; the polynomial
+    leaves them out. Constants, which no motion shows, are left out of V of angles alone.
+
     Args:
         num_dof: degrees of freedom n.
-        num_features: spectral points M; the weights number 2 M.
+        num_features: spectral points M; the weights number 2 M. There are at most 16 of a function
+            of one angle alone, the waves with 1 to 16 periods.
         quadratic: add the linear and quadratic features.
-        separable: share 2 k / M of the spectral points that make up V and T.
+        separable: share 2 k / M of the spectral points that make up V and T. With 1, there is
+            nothing else and no product ``q_i p_j``: H is separable.
+        on: "q" or "p" for a function of coordinates or momenta alone, with all its spectral
+            points there and scales ``signal_scale`` and ``quadratic_scale``; ``separable`` is not
+            used then, and lengthscales are those of the n entries alone.
+        periodic: indices of the coordinates that are angles, from 0 to n - 1.
+        period: their period in user units, one number or one a periodic coordinate.
         frequencies: how the base draws are made, ``(M, D, seed) -> (M, D)``.
         seed: seed of the base draws.
 
     Raises:
-        ValueError: a count below one; a share outside [0, 1).
+        ValueError: a count below one; a share outside [0, 1]; an angle that is a momentum or no
+            entry of the state, or named twice; a period that is not positive.
+        RuntimeError: hyperpriors or basis asked of a periodic energy before ``in_units``.
 
     Example:
         >>> energy = FourierEnergy(num_dof=1, num_features=8)
@@ -83,234 +82,181 @@ class FourierEnergy(Energy):
         *,
         quadratic: bool = True,
         separable: float | int = 0.5,
+        on: str = "state",
+        periodic: Sequence[int] = (),
+        period: float | int | Sequence[float | int] = 2.0 * math.pi,
         frequencies: FrequencyDraw = quasi_random_frequencies,
         seed: int = 0,
     ) -> None:
         for name, count in (("num_dof", num_dof), ("num_features", num_features)):
             if isinstance(count, bool) or not isinstance(count, int) or count < 1:
                 raise ValueError(f"{name}: expected a whole number of at least 1, got {count!r}")
-        if isinstance(separable, bool) or not 0 <= separable < 1:
-            raise ValueError(f"separable: expected a share in [0, 1), got {separable!r}")
+        if isinstance(separable, bool) or not 0 <= separable <= 1:
+            raise ValueError(f"separable: expected a share in [0, 1], got {separable!r}")
+        if on not in ("state", "q", "p"):
+            raise ValueError(f'on: expected "state", "q" or "p", got {on!r}')
         self.num_dof = num_dof
         self.num_features = num_features
         self.quadratic = quadratic
         self.separable = separable
+        self.on = on
+        self.periodic, self.period = _angles(periodic, period, num_dof, on)
         self.frequencies = frequencies
         self.seed = seed
-        self.num_half = int(0.5 * separable * num_features)
-        base = frequencies(num_features - 2 * self.num_half, 2 * num_dof, seed)
-        if self.num_half:
-            half = frequencies(self.num_half, 2 * num_dof, seed + 1)
-            q, p = split(half)
-            zero = torch.zeros_like(q)
-            base = torch.cat([base, join(q, zero), join(zero, p)])
-        self.base_frequencies = base
+        self.num_half = int(0.5 * separable * num_features) if on == "state" else 0
+        self._angular: Tensor | None = None
+        self._parts = self._draw()
+        self.base_frequencies = torch.cat([points.base for _, points in self._parts])
+
+    def _draw(self) -> list[tuple[str, SpectralPoints]]:
+        """The spectral points of each part, and the name of its scale."""
+        n, dim, half = self.num_dof, 2 * self.num_dof, self.num_half
+        if self.on != "state":
+            draws = self.frequencies(self.num_features, n, self.seed)
+            offset = 0 if self.on == "q" else n
+            return [("signal_scale", self._block(draws).placed(offset, dim))]
+        joint = 0 if self.separable == 1 else self.num_features - 2 * half
+        parts = []
+        if joint:
+            draws = self.frequencies(joint, dim, self.seed)
+            parts.append(("signal_scale", SpectralPoints.of(draws, self.periodic)))
+        # Of an odd number without a joint part, V has the one that is left over.
+        most = half if joint else self.num_features - half
+        if most:
+            draws = self.frequencies(most, dim, self.seed + 1)
+            parts.append(("separable_scale", self._block(draws[:, :n]).placed(0, dim)))
+        if half:
+            momenta = SpectralPoints(draws[:half, n:])
+            parts.append(("separable_scale", momenta.placed(n, dim)))
+        return parts
+
+    def _block(self, draws: Tensor) -> SpectralPoints:
+        """Spectral points of a function of n entries, coordinates where there are angles."""
+        if len(self.periodic) == self.num_dof <= MOST_LATTICE_ANGLES:
+            return SpectralPoints.lattice(len(draws), self.num_dof)
+        return SpectralPoints.of(draws, self.periodic)
+
+    @property
+    def _entries(self) -> slice:
+        """The entries of the state that H depends on."""
+        n = self.num_dof
+        return {"state": slice(0, 2 * n), "q": slice(0, n), "p": slice(n, 2 * n)}[self.on]
+
+    @property
+    def _active(self) -> tuple[int, ...] | None:
+        """The entries that the polynomial part is made of; None where it is all."""
+        if self.on == "state" and not self.periodic:
+            return None
+        entries = range(2 * self.num_dof)[self._entries]
+        return tuple(i for i in entries if i not in self.periodic)
+
+    @property
+    def is_separable(self) -> bool:
+        """Whether ``H = T(p) + V(q)``."""
+        return self.on != "state" or self.separable == 1
+
+    def in_units(self, scaling: CanonicalScaling) -> FourierEnergy:
+        """With the periods in these units; itself where there are no angles."""
+        if not self.periodic:
+            return self
+        other = copy.copy(self)
+        scale = scaling.scale[list(self.periodic)]
+        period = torch.tensor(self.period, dtype=scale.dtype, device=scale.device)
+        other._angular = 2.0 * math.pi * scale / period
+        return other
+
+    def _units(self) -> Tensor:
+        """Frequencies of the angles per whole number, in scaled units."""
+        if self._angular is None:
+            raise RuntimeError("a periodic energy has to be put into scaled units with in_units")
+        return self._angular
+
+    @property
+    def angles(self) -> dict[int, float]:
+        """Periodic coordinates and their periods, user units."""
+        return dict(zip(self.periodic, self.period, strict=True))
 
     def hyperpriors(self, spread: Float[Tensor, " dim"]) -> dict[str, LogNormal]:
-        """Lengthscales near two standard deviations of each channel; scales near one."""
+        """Lengthscales near two standard deviations of each channel; scales near one.
+
+        An angle's lengthscale is a radian of its period where the data spread further.
+        """
         one = torch.ones((), dtype=spread.dtype, device=spread.device)
-        priors = {
-            "lengthscale": LogNormal(2.0 * spread, 0.5),
-            "signal_scale": LogNormal(2.0 * one, 1.0),
-        }
-        if self.num_half:
-            priors["separable_scale"] = LogNormal(2.0 * one, 1.0)
-        if self.quadratic:
+        length = 2.0 * spread
+        if self.periodic:
+            columns = list(self.periodic)
+            length[columns] = torch.minimum(length[columns], 1.0 / self._units().to(spread))
+        priors = {"lengthscale": LogNormal(length[self._entries], 0.5)}
+        for name in dict.fromkeys(name for name, _ in self._parts):
+            priors[name] = LogNormal(2.0 * one, 1.0)
+        if self.quadratic and self._active != ():
             priors["quadratic_scale"] = LogNormal(0.5 * one, 1.0)
         return priors
 
     def basis(self, hyperparameters: Hyperparameters) -> FourierBasis:
         """Spectral points and prior variances for these hyperparameters."""
-        lengthscale = hyperparameters["lengthscale"]
-        frequencies = self.base_frequencies.to(lengthscale) / lengthscale
-        joint = self.num_features - 2 * self.num_half
-        variance = (hyperparameters["signal_scale"] ** 2 / joint).reshape(1).expand(joint)
-        if self.num_half:
-            own = (hyperparameters["separable_scale"] ** 2 / self.num_half).reshape(1)
-            variance = torch.cat([variance, own.expand(2 * self.num_half)])
-        variances = [variance, variance]
-        if self.quadratic:
-            dim = 2 * self.num_dof
+        own = hyperparameters["lengthscale"]
+        dim, log_weights = 2 * self.num_dof, None
+        lengthscale = own
+        if self.on != "state":
+            lengthscale = torch.ones(dim).to(own)
+            lengthscale[self._entries] = own
+        frequencies = self.base_frequencies.to(own) / lengthscale
+        if self.periodic:
+            columns, unit = list(self.periodic), self._units().to(own)
+            frequencies[:, columns] = self.base_frequencies.to(own)[:, columns] * unit
+            log_weights = log_wave_weights(lengthscale[columns] * unit)
+        every = [part.variance(hyperparameters[name], log_weights) for name, part in self._parts]
+        variances = [torch.cat(every)] * 2
+        active = self._active
+        if self.quadratic and active != ():
+            products = polynomial_terms(dim, active, self.is_separable).shape[1]
+            linear = dim if active is None else len(active)
             quadratic = (hyperparameters["quadratic_scale"] ** 2).reshape(1)
-            variances.append(quadratic.expand(dim + dim * (dim + 1) // 2))
-        return FourierBasis(frequencies, torch.cat(variances))
+            variances.append(quadratic.expand(linear + products))
+        return FourierBasis(frequencies, torch.cat(variances), active, self.is_separable)
 
     def redraw(self, seed: int) -> FourierEnergy:
         """The same prior with base frequencies drawn from another seed."""
-        return FourierEnergy(
+        other = FourierEnergy(
             self.num_dof,
             self.num_features,
             quadratic=self.quadratic,
             separable=self.separable,
+            on=self.on,
+            periodic=self.periodic,
+            period=self.period,
             frequencies=self.frequencies,
             seed=seed,
         )
+        other._angular = self._angular
+        return other
 
 
-class FourierBasis(Basis):
-    """Features ``[cos(Omega z), sin(Omega z), z_i, z_i z_j (half on the diagonal)]``.
-
-    The polynomial part is there when ``prior_variance`` has room for it.
-    """
-
-    def __init__(
-        self, frequencies: Float[Tensor, "features dim"], prior_variance: Float[Tensor, " weights"]
-    ) -> None:
-        self.frequencies = frequencies
-        self.prior_variance = prior_variance
-        self.num_weights = prior_variance.shape[0]
-        self.quadratic = self.num_weights > 2 * frequencies.shape[0]
-        dim = frequencies.shape[1]
-        self._rows, self._columns = torch.triu_indices(dim, dim, device=frequencies.device)
-
-    def features(self, z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch weights"]:
-        """``phi(z)``."""
-        phase = z @ self.frequencies.mT
-        parts = [phase.cos(), phase.sin()]
-        if self.quadratic:
-            half = 1.0 - 0.5 * (self._rows == self._columns).to(z.dtype)
-            parts += [z, half * z[..., self._rows] * z[..., self._columns]]
-        return torch.cat(parts, -1)
-
-    def feature_gradient(
-        self, z: Float[Tensor, "*batch dim"]
-    ) -> Float[Tensor, "*batch dim weights"]:
-        """``d phi(z) / dz``: ``[-sin(Omega z) Omega, cos(Omega z) Omega, 1, ...]``."""
-        phase = (z @ self.frequencies.mT).unsqueeze(-2)
-        columns = self.frequencies.mT
-        parts = [-phase.sin() * columns, phase.cos() * columns]
-        if self.quadratic:
-            dim = z.shape[-1]
-            identity = torch.eye(dim, dtype=z.dtype, device=z.device)
-            parts.append(identity.expand(*z.shape, dim))
-            parts.append(self._quadratic_gradient(z, identity))
-        return torch.cat(parts, -1)
-
-    def weighted_gradient(
-        self, z: Float[Tensor, "batch stages dim"], weights: Float[Tensor, "batch out stages dim"]
-    ) -> Float[Tensor, "batch out weights"]:
-        """``sum_s W_s d phi(z_s) / dz``, stage by stage."""
-        columns = self.frequencies.mT
-        phase = z @ columns
-        sine, cosine = phase.sin().unsqueeze(1), phase.cos().unsqueeze(1)
-        first = second = z.new_zeros(())
-        for s in range(z.shape[1]):
-            onto = weights[:, :, s] @ columns
-            first = torch.addcmul(first, onto, sine[:, :, s], value=-1.0)
-            second = torch.addcmul(second, onto, cosine[:, :, s])
-        parts = [first, second]
-        if self.quadratic:
-            moment = weights.mT @ z.unsqueeze(1)
-            half = 1.0 - 0.5 * (self._rows == self._columns).to(z.dtype)
-            both = moment[..., self._rows, self._columns] + moment[..., self._columns, self._rows]
-            parts += [weights.sum(2), half * both]
-        return torch.cat(parts, -1)
-
-    def _quadratic_gradient(self, z: Tensor, identity: Tensor) -> Tensor:
-        first, second = identity[:, self._rows], identity[:, self._columns]
-        half = 1.0 - 0.5 * (self._rows == self._columns).to(z.dtype)
-        zi, zj = z[..., None, self._rows], z[..., None, self._columns]
-        return half * (first * zj + second * zi)
-
-    def _polynomial(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        """Linear coefficients (..., D) and the symmetric matrix (..., D, D) of the polynomial."""
-        dim = self.frequencies.shape[1]
-        rest = w[..., 2 * self.frequencies.shape[0] :]
-        if not self.quadratic:
-            return rest.new_zeros(*w.shape[:-1], dim), rest.new_zeros(*w.shape[:-1], dim, dim)
-        matrix = rest.new_zeros(*w.shape[:-1], dim, dim)
-        matrix[..., self._rows, self._columns] = rest[..., dim:]
-        matrix[..., self._columns, self._rows] = rest[..., dim:]
-        return rest[..., :dim], matrix
-
-    def gradient_map(self, w: Float[Tensor, "*draws weights"]) -> FourierGradient:
-        """One sine a feature: ``a cos + b sin = r cos(omega . z - phase)``."""
-        num = self.frequencies.shape[0]
-        a, b = w[..., :num], w[..., num : 2 * num]
-        output = -torch.hypot(a, b).unsqueeze(-1) * self.frequencies
-        linear, matrix = self._polynomial(w)
-        return FourierGradient(self.frequencies.mT, torch.atan2(b, a), output, linear, matrix)
-
-    def hessian(
-        self, z: Float[Tensor, "batch dim"], w: Float[Tensor, " weights"]
-    ) -> Float[Tensor, "batch dim dim"]:
-        """``-sum_m (a_m cos + b_m sin) omega_m omega_m' + quadratic part``."""
-        num, dim = self.frequencies.shape
-        phase = z @ self.frequencies.mT
-        curvature = -(w[:num] * phase.cos() + w[num : 2 * num] * phase.sin())
-        outer = (self.frequencies[:, :, None] * self.frequencies[:, None, :]).reshape(num, -1)
-        return (curvature @ outer).reshape(-1, dim, dim) + self._polynomial(w)[1]
-
-    def linearized(
-        self, z: Float[Tensor, "draws batch dim"], w: Float[Tensor, "draws weights"]
-    ) -> Linearized:
-        """One sine and one cosine a feature and state: ``r cos(omega . z - phase)`` again."""
-        num, dim = self.frequencies.shape
-        draws = len(w)
-        columns = self.frequencies.mT.expand(draws, dim, num)
-        a, b = w[:, :num], w[:, num : 2 * num]
-        phase = torch.baddbmm(-torch.atan2(b, a).unsqueeze(1), z, columns)
-        cosine, sine = phase.cos(), phase.sin_()
-        radius = -torch.hypot(a, b).unsqueeze(-1)
-        outer = (self.frequencies[:, :, None] * self.frequencies[:, None, :]).reshape(num, -1)
-        linear, matrix = self._polynomial(w)
-        slope = torch.baddbmm(linear.unsqueeze(1), z, matrix)
-        slope = torch.baddbmm(slope, sine, radius * self.frequencies)
-        hessian = torch.baddbmm(matrix.reshape(draws, 1, -1), cosine, radius * outer)
-
-        def pull_back(pull: Tensor) -> Tensor:
-            # By the shifted features sin(omega . z - phase) and cos(...), then turned back.
-            turned = pull.mT
-            by_sine = ((turned @ cosine) * columns).sum(1)
-            by_cosine = -((turned @ sine) * columns).sum(1)
-            shift = torch.atan2(b, a)
-            c, s = shift.cos(), shift.sin()
-            parts = [c * by_cosine - s * by_sine, s * by_cosine + c * by_sine]
-            if self.quadratic:
-                moment = turned @ z
-                half = 1.0 - 0.5 * (self._rows == self._columns).to(z.dtype)
-                first = moment[:, self._rows, self._columns]
-                second = moment[:, self._columns, self._rows]
-                parts += [pull.sum(1), half * (first + second)]
-            return torch.cat(parts, -1)
-
-        return Linearized(slope, hessian.reshape(*z.shape, dim), pull_back)
-
-
-class FourierGradient(GradientMap):
-    """``sin(z Omega' - phase) @ output + z @ matrix + offset``, draws on a leading axis."""
-
-    def __init__(
-        self, columns: Tensor, phase: Tensor, output: Tensor, offset: Tensor, matrix: Tensor
-    ) -> None:
-        self.columns, self.output, self.matrix = columns, output, matrix
-        self.phase, self.offset = phase.unsqueeze(-2), offset.unsqueeze(-2)
-
-    def __call__(self, z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
-        """Evaluate at (B, D) states, or (S, B, D) for S draws."""
-        wave = (z @ self.columns).sub_(self.phase).sin_()
-        if z.dim() == 2:
-            return torch.addmm(torch.addmm(self.offset, z, self.matrix), wave, self.output)
-        affine = torch.baddbmm(self.offset, z, self.matrix)
-        return torch.baddbmm(affine, wave, self.output)
-
-    def transformed(self, matrix: Float[Tensor, "*draws dim dim"]) -> FourierGradient:
-        """Fold ``matrix`` into the output side."""
-        right = matrix.mT
-        return FourierGradient(
-            self.columns,
-            self.phase.squeeze(-2),
-            self.output @ right,
-            (self.offset @ right).squeeze(-2),
-            self.matrix @ right,
+def _angles(
+    periodic: Sequence[int], period: float | Sequence[float | int], num_dof: int, on: str
+) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Check the indices of periodic coordinates and their periods; both in order."""
+    last = num_dof - 1
+    for i in periodic:
+        if isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < 2 * num_dof:
+            raise ValueError(f"periodic: expected indices from 0 to {last}, got {i!r}")
+        if i > last:
+            raise ValueError(
+                f"periodic: expected coordinates, from 0 to {last}; entry {i} of the state is the "
+                f"momentum of coordinate {i - num_dof}"
+            )
+    if len(set(periodic)) < len(periodic):
+        raise ValueError(f"periodic: expected every index once, got {tuple(periodic)}")
+    if periodic and on == "p":
+        raise ValueError('periodic: expected none for a function of momenta, on="p"')
+    every = [period] * len(periodic) if isinstance(period, (int, float)) else list(period)
+    if len(every) != len(periodic):
+        raise ValueError(
+            f"period: expected one number or one for each of {len(periodic)} periodic "
+            f"coordinates, got {period!r}"
         )
-
-    def first(self) -> FourierGradient:
-        """The first of several draws alone, still with a draw axis."""
-        return FourierGradient(
-            self.columns,
-            self.phase[:1].squeeze(-2),
-            self.output[:1],
-            self.offset[:1].squeeze(-2),
-            self.matrix[:1],
-        )
+    if not all(0.0 < one < math.inf for one in every):
+        raise ValueError(f"period: expected positive numbers, got {period!r}")
+    order = sorted(range(len(every)), key=lambda i: periodic[i])
+    return tuple(periodic[i] for i in order), tuple(float(every[i]) for i in order)

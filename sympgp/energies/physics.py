@@ -1,0 +1,210 @@
+"""Known physics: an energy given as a formula, with priors for its unknown parameters."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sympgp.energies.base import Energy, Hyperparameters, LogNormal
+from sympgp.energies.formula_checks import (
+    check_callable,
+    check_signature,
+    check_string,
+    sorted_parameters,
+)
+from sympgp.energies.nonlinear import gradient
+from sympgp.energies.physics_basis import CallableBasis, ExpressionBasis, Formula, PhysicsBasis
+from sympgp.phase_space import CanonicalScaling, join
+
+NEWTON_STEPS = 50
+
+
+class PhysicsEnergy(Energy):
+    """``H(q, p; theta)`` by a formula in user units, with a posterior over its parameters.
+
+    Every parameter has a prior, from which it is a function of a standard normal weight: exactly
+    for normal and log-normal ones, ``F^-1(Phi(w))`` by the quantile function otherwise. H counts
+    up to a constant. What the formula cannot tell apart (m and l of ``m*l**2``), the data cannot
+    either: the posterior is then as wide as the prior along such a direction.
+
+    Args:
+        formula: a string of numbers, names, ``+ - * / **``, parentheses, ``pi`` and elementary
+            functions, in which ``q`` and ``p`` (``q1..qn`` and ``p1..pn`` of several degrees of
+            freedom) are the state and all other names parameters; or a function
+            ``formula(q, p, **parameters)`` in torch operations from q and p (..., n) to H (...),
+            state by state, to which parameters come as scalar tensors and constants as numbers.
+            A string is differentiated by rule, which is several times faster, can be saved, and
+            shows whether H is separable.
+        parameters: for every parameter a univariate distribution of ``torch.distributions`` with
+            a quantile function, or a number where it is known.
+        num_dof: degrees of freedom n.
+
+    Raises:
+        ValueError: a formula that cannot be read, returns the wrong shape, is not differentiable
+            or does not depend on one of the parameters; parameters without priors, or that are
+            not in the formula.
+
+    Example:
+        >>> from torch.distributions import LogNormal
+        >>> energy = PhysicsEnergy("p**2/2 - k*cos(q)", {"k": LogNormal(1.0, 0.5)})
+        >>> energy.values(torch.zeros(1, dtype=torch.float64))["k"]
+        tensor(2.7183, dtype=torch.float64)
+    """
+
+    def __init__(
+        self,
+        formula: str | Formula,
+        parameters: Mapping[str, Any] | None = None,
+        num_dof: int = 1,
+    ) -> None:
+        if isinstance(num_dof, bool) or not isinstance(num_dof, int) or num_dof < 1:
+            raise ValueError(f"num_dof: expected a whole number of at least 1, got {num_dof!r}")
+        self.formula, self.num_dof = formula, num_dof
+        priors, known = sorted_parameters({} if parameters is None else parameters)
+        self.names, self.priors = tuple(priors), tuple(priors.values())
+        self.known_names, self.known_values = tuple(known), tuple(known.values())
+        self._scaling: CanonicalScaling | None = None
+        given = set(priors) | set(known)
+        if isinstance(formula, str):
+            check_string(formula, num_dof, given)
+        elif callable(formula):
+            check_signature(formula, given)
+            # Generic states: within the unit interval, all different.
+            count = 3 * 2 * num_dof
+            generic = torch.linspace(0.2, 0.9, count, dtype=torch.float64).reshape(3, -1)
+            check_callable(formula, self._in_user_units(generic), generic)
+        else:
+            raise ValueError(f"formula: expected a string or a function, got {formula!r}")
+
+    def in_units(self, scaling: CanonicalScaling) -> PhysicsEnergy:
+        """``H~(z) = H(center + scale z) / energy_scale``.
+
+        Raises:
+            ValueError: the states have another number of degrees of freedom.
+        """
+        if scaling.num_dof != self.num_dof:
+            raise ValueError(
+                f"formula: expected states of {self.num_dof} degree(s) of freedom, "
+                f"got {scaling.num_dof}"
+            )
+        scaled = copy.copy(self)
+        scaled._scaling = scaling
+        return scaled
+
+    def hyperpriors(self, spread: Float[Tensor, " dim"]) -> dict[str, LogNormal]:
+        """There are no hyperparameters."""
+        return {}
+
+    def basis(self, hyperparameters: Hyperparameters | None = None) -> PhysicsBasis:
+        """The formula in scaled units; in user units before ``in_units``."""
+        scaling = self._scaling
+        if scaling is None:
+            one = torch.ones(2 * self.num_dof, dtype=torch.float64)
+            units = (torch.zeros_like(one), one, one.new_ones(()))
+        else:
+            units = (scaling.center, scaling.scale, scaling.energy_scale)
+        known = (self.known_names, self.known_values)
+        if isinstance(self.formula, str):
+            return ExpressionBasis(self.formula, self.names, self.priors, *known, *units)
+        return CallableBasis(self.formula, self.names, self.priors, *known, *units)
+
+    def redraw(self, seed: int) -> PhysicsEnergy:
+        """The same: nothing is drawn."""
+        return self
+
+    def values(self, w: Float[Tensor, "*draws weights"]) -> dict[str, Tensor]:
+        """The unknown parameters in user units, by name, each of shape (...)."""
+        return self.basis().values(w)
+
+    def check(self, x: Float[Tensor, "batch dim"]) -> None:
+        """Try the formula on states in user units, at the medians of the priors.
+
+        Args:
+            x: states; rows with missing entries are left out.
+
+        Raises:
+            ValueError: what the class says, or energies or slopes that are not finite.
+        """
+        if x.shape[-1] != 2 * self.num_dof:
+            raise ValueError(
+                f"formula: expected states of {self.num_dof} degree(s) of freedom, "
+                f"got states of length {x.shape[-1]}"
+            )
+        x = x[x.isfinite().all(-1)].detach()
+        if len(x) == 0:
+            return
+        if not isinstance(self.formula, str):
+            check_callable(self.formula, self._in_user_units(x), x)
+        w = x.new_zeros(len(self.names))
+        basis = self._in_user_units(x)
+        for what, found in (
+            ("the energy", basis.value(x, w).unsqueeze(-1)),
+            ("its gradient", basis.gradient_map(w)(x)),
+        ):
+            bad = ~found.isfinite().all(-1)
+            if bool(bad.any()):
+                at = ", ".join(f"{v:.6g}" for v in x[bad][0].tolist())
+                raise ValueError(
+                    f"formula: {what} is not finite at {int(bad.sum())} of {len(x)} states, with "
+                    f"parameters at the medians of their priors; first at (q, p) = ({at})"
+                )
+
+    def momenta(
+        self, q: Float[Tensor, "*batch dof"], velocity: Float[Tensor, "*batch dof"]
+    ) -> Float[Tensor, "*batch dof"] | None:
+        """Momenta at which ``dH/dp = velocity``, with parameters at the medians of their priors.
+
+        By Newton's method from zero: one step where the kinetic energy is quadratic. None where
+        the mass matrix ``(d^2 H / dp^2)^-1`` does not exist or the search does not end. Entries
+        with missing coordinates or velocities give missing momenta.
+        """
+        whole = (q.isfinite() & velocity.isfinite()).all(-1)
+        own_q, own_velocity = q[whole], velocity[whole]
+        basis = self._in_user_units(q)
+        energy = basis.bound(q.new_zeros(len(self.names)))
+        found = _newton(energy, own_q.detach(), own_velocity.detach())
+        if found is None:
+            return None
+        p = torch.full_like(q, math.nan)
+        p[whole] = found
+        return p
+
+    def _in_user_units(self, like: Tensor) -> PhysicsBasis:
+        plain = copy.copy(self)
+        one = torch.ones(2 * self.num_dof, dtype=like.dtype, device=like.device)
+        unit = one.new_ones(())
+        plain._scaling = CanonicalScaling(torch.zeros_like(one), one, unit, 0.0 * unit, one)
+        return plain.basis()
+
+
+def _newton(energy: Any, q: Tensor, velocity: Tensor) -> Tensor | None:
+    """Solve ``dH/dp = velocity`` for rows (N, n)."""
+    num_dof = q.shape[-1]
+    p = torch.zeros_like(velocity)
+    numbers = torch.finfo(p.dtype)
+    if len(p) == 0:
+        return p
+
+    def slope(momentum: Tensor) -> Tensor:
+        return gradient(lambda leaf: energy(join(q, leaf)), momentum, keep=True)
+
+    def row(momentum: Tensor, i: int) -> Tensor:
+        return gradient(lambda leaf: slope(leaf)[:, i], momentum, keep=False)
+
+    for _ in range(NEWTON_STEPS):
+        masses = torch.stack([row(p, i) for i in range(num_dof)], 1)
+        step, failed = torch.linalg.solve_ex(masses, velocity - slope(p).detach())
+        p = p + step
+        if bool(failed.any()) or not bool(p.isfinite().all()):
+            return None
+        # Newton's error is the square of its step.
+        if bool((step.abs().amax(-1) <= numbers.eps**0.5 * p.abs().amax(-1)).all()):
+            singular = torch.linalg.cond(masses) > 0.1 / numbers.eps
+            return None if bool(singular.any()) else p
+    return None

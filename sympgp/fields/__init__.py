@@ -1,0 +1,19 @@
+"""Vector fields in scaled units: ``f(z, u) = J g - d(z, g) + G(z) u`` with ``g = grad H(z)``.
+
+Fields are evaluated at *points*: states (..., D), followed by the inputs where there are any,
+(..., D + m). Everything that solves or differentiates a field carries points through.
+"""
+
+from sympgp.fields.bound import BoundField, DrivenField, as_points
+from sympgp.fields.fixed import FixedField
+from sympgp.fields.hamiltonian import HamiltonianField
+from sympgp.fields.linearized import LinearizedField
+
+__all__ = [
+    "BoundField",
+    "DrivenField",
+    "FixedField",
+    "HamiltonianField",
+    "LinearizedField",
+    "as_points",
+]

@@ -1,0 +1,119 @@
+"""Fields with all parameters fixed, ready to be evaluated again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from sympgp.fields.hamiltonian import HamiltonianField
+else:
+    HamiltonianField = Any
+
+
+def as_points(
+    z: Float[Tensor, "*batch dim"], u: Float[Tensor, "*some inputs"] | None
+) -> Float[Tensor, "*batch width"]:
+    """States followed by the inputs there, which broadcast."""
+    return z if u is None else torch.cat([z, u.expand(*z.shape[:-1], u.shape[-1])], -1)
+
+
+class BoundField:
+    """A field with its parameters fixed: ``(t, point) -> dz/ds``.
+
+    One parameter vector takes points (B, D + m); S draws take (S, B, D + m), all in one batch.
+
+    Attributes:
+        separable: whether ``H = T(p) + V(q)``.
+        conservative: whether energy is kept: no dissipation and no inputs.
+    """
+
+    def __init__(self, family: HamiltonianField, theta: Float[Tensor, "*draws params"]) -> None:
+        self.family, self.theta = family, theta
+        w, self.gamma, self.rho = family.parts(theta)
+        self.weights = w
+        self.slope = family.basis.gradient_map(w)
+        self.separable = family.basis.separable
+        self.conservative = not family.num_inputs and family.dissipation.lossless
+        constant = family.dissipation.constant
+        turn = family.structure(self.rho) if constant else family.symplectic(theta)
+        self.flow_map = self.slope.transformed(turn)
+        self.turn = turn
+        self.drag = None if constant else family.dissipation.bound(self.rho)
+
+    def __call__(self, t: float | Tensor, point: Float[Tensor, "*batch width"]) -> Tensor:
+        """Evaluate the field."""
+        if self.drag is None and not self.family.num_inputs:
+            return self.flow_map(point)
+        z, u = self.family.split_points(point)
+        if self.drag is None:
+            rate = self.flow_map(z)
+        else:
+            slope = self.slope(z)
+            rate = slope @ self.turn.mT - self.drag(z, slope)
+        return rate if u is None else rate + self.family.inputs.force(z, u, self.gamma)
+
+    def energy(self, z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
+        """``H(z)``, up to a constant."""
+        return self.family.basis.value(z, self.weights)
+
+    def gradient(self, z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        """``grad H(z)``."""
+        return self.slope(z)
+
+    def flow(
+        self,
+        t: float | Tensor,
+        point: Float[Tensor, "*batch width"],
+        slope: Float[Tensor, "*batch dim"],
+    ) -> Float[Tensor, "*batch dim"]:
+        """``J g - d(z, g) + G u`` for a slope ``g`` that need not be ``grad H(z)``."""
+        z, u = self.family.split_points(point)
+        rate = slope @ self.turn.mT
+        if self.drag is not None:
+            rate = rate - self.drag(z, slope)
+        return rate if u is None else rate + self.family.inputs.force(z, u, self.gamma)
+
+    def first(self) -> BoundField:
+        """The first of several draws alone, still with a draw axis."""
+        return BoundField(self.family, self.theta[:1])
+
+
+class DrivenField:
+    """A field with its parameters and its inputs fixed: ``(t, z) -> dz/ds``.
+
+    Attributes:
+        field: of points.
+        signal: scaled inputs at a time, (m,) or broadcasting with the states.
+    """
+
+    conservative = separable = False
+
+    def __init__(self, field: BoundField, signal: Callable[[Any], Tensor]) -> None:
+        self.field, self.signal = field, signal
+
+    def __call__(self, t: float | Tensor, z: Float[Tensor, "*batch dim"]) -> Tensor:
+        """Evaluate the field."""
+        return self.field(t, as_points(z, self.signal(t)))
+
+    def energy(self, z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
+        """``H(z)``, up to a constant."""
+        return self.field.energy(z)
+
+    def gradient(self, z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        """``grad H(z)``."""
+        return self.field.gradient(z)
+
+    def flow(
+        self, t: float | Tensor, z: Float[Tensor, "*batch dim"], slope: Float[Tensor, "*batch dim"]
+    ) -> Float[Tensor, "*batch dim"]:
+        """``J g - d(z, g) + G u(t)`` for a slope ``g`` that need not be ``grad H(z)``."""
+        return self.field.flow(t, as_points(z, self.signal(t)), slope)
+
+    def first(self) -> DrivenField:
+        """The first of several draws alone, still with a draw axis."""
+        return DrivenField(self.field.first(), self.signal)

@@ -1,0 +1,257 @@
+"""Families of Hamiltonian vector fields and their derivatives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sympgp.dissipation import ScaledDissipation, undamped
+from sympgp.energies.base import Basis
+from sympgp.fields.bound import BoundField
+from sympgp.fields.fixed import FixedField
+from sympgp.fields.linearized import LinearizedField
+from sympgp.inputs import ScaledInputs, no_inputs
+from sympgp.phase_space import symplectic_matrix
+
+
+@dataclass(frozen=True)
+class HamiltonianField:
+    """``f = J grad H(z; w) - d(z, grad H; rho) + G(z; gamma) u`` with ``theta = (w, gamma, rho)``.
+
+    Where H is linear in ``w`` and ``d = R g``, the derivative with respect to ``w`` is the matrix
+    ``Psi(z) = (J - R) grad phi(z)``: of symplectic random Fourier features when the basis is a
+    Fourier one (Tanaka et al. 2022, eq. 13).
+
+    Attributes:
+        basis: of the energy.
+        dissipation: ``d``.
+        inputs: ``G``; None where there are none.
+    """
+
+    basis: Basis
+    dissipation: ScaledDissipation
+    driven: ScaledInputs | None = None
+
+    @cached_property
+    def inputs(self) -> ScaledInputs:
+        """``G``; one without any inputs where there are none."""
+        if self.driven is not None:
+            return self.driven
+        return no_inputs(self.basis.prior_variance.new_zeros(self.dissipation.dim))
+
+    def symplectic(self, like: Tensor) -> Float[Tensor, "dim dim"]:
+        """``J``, in the type and on the device of another tensor."""
+        return symplectic_matrix(self.dissipation.dim // 2, dtype=like.dtype, device=like.device)
+
+    @property
+    def num_inputs(self) -> int:
+        """Number m of inputs."""
+        return 0 if self.driven is None else self.driven.num_inputs
+
+    @property
+    def num_weights(self) -> int:
+        """Number of parameters of the energy and the inputs, P."""
+        extra = 0 if self.driven is None else self.driven.num_parameters
+        return self.basis.num_weights + extra
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of weights and dissipation parameters, P + K."""
+        return self.num_weights + self.dissipation.num_parameters
+
+    @property
+    def linear(self) -> bool:
+        """Whether the field is linear in the weights, and in the dissipation about any of them."""
+        return self.basis.linear and self.dissipation.constant and self.driven is None
+
+    def undamped(self) -> HamiltonianField:
+        """The same with nothing dissipated, whatever the parameters."""
+        return HamiltonianField(self.basis, undamped(self.dissipation), self.driven)
+
+    def with_basis(self, basis: Basis) -> HamiltonianField:
+        """The same field with another basis of the energy."""
+        return HamiltonianField(basis, self.dissipation, self.driven)
+
+    def split(self, theta: Float[Tensor, "*draws params"]) -> tuple[Tensor, Tensor]:
+        """Weights (of the energy, then of the inputs) and dissipation parameters."""
+        return theta[..., : self.num_weights], theta[..., self.num_weights :]
+
+    def parts(self, theta: Float[Tensor, "*draws params"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights of the energy, of the inputs, and dissipation parameters."""
+        num = self.basis.num_weights
+        return theta[..., :num], theta[..., num : self.num_weights], theta[..., self.num_weights :]
+
+    def split_points(self, points: Float[Tensor, "*batch width"]) -> tuple[Tensor, Tensor | None]:
+        """States, and inputs where there are any."""
+        if not self.num_inputs:
+            return points, None
+        dim = self.dissipation.dim
+        if points.shape[-1] != dim + self.num_inputs:
+            raise ValueError(
+                f"inputs: the field needs {self.num_inputs} of them beside {dim} coordinates, got "
+                f"points of width {points.shape[-1]}"
+            )
+        return points[..., :dim], points[..., dim:]
+
+    def structure(self, rho: Float[Tensor, "*draws k"]) -> Float[Tensor, "*draws dim dim"]:
+        """``J - R(rho)`` of a dissipation that is the same at all states."""
+        return self.symplectic(rho) - self.dissipation.matrix(rho)
+
+    def turn(self, z: Tensor, slope: Tensor | None, rho: Tensor) -> Float[Tensor, "*batch dim dim"]:
+        """``df/dg = J - dd/dg``: (D, D), or a matrix a state; of several draws on their axis."""
+        if self.dissipation.constant:
+            turn = self.structure(rho)
+            return turn.unsqueeze(-3) if rho.dim() > 1 else turn
+        if slope is None:
+            raise ValueError("slope: this dissipation needs grad H")
+        return self.symplectic(z) - self.dissipation.slope_jacobian(z, slope, rho)
+
+    def bind(self, theta: Float[Tensor, "*draws params"]) -> BoundField:
+        """Fix the parameters; rows of ``theta`` are draws."""
+        return BoundField(self, theta)
+
+    def jacobian(
+        self, points: Float[Tensor, "batch width"], theta: Float[Tensor, " params"]
+    ) -> Float[Tensor, "batch dim dim"]:
+        """``df/dz = (J - dd/dg) H'' - dd/dz + d(G u)/dz``."""
+        z, u = self.split_points(points)
+        w, gamma, rho = self.parts(theta)
+        slope = None if self.dissipation.constant else self.basis.gradient_map(w)(z)
+        whole = self.turn(z, slope, rho) @ self.basis.hessian(z, w)
+        return self._with_states(whole, z, u, slope, gamma, rho)
+
+    def _with_states(
+        self,
+        whole: Tensor,
+        z: Tensor,
+        u: Tensor | None,
+        slope: Tensor | None,
+        gamma: Tensor,
+        rho: Tensor,
+    ) -> Tensor:
+        """Add what dissipation and inputs change with the state beside the slope."""
+        if not self.dissipation.constant and slope is not None:
+            whole = whole - self.dissipation.state_jacobian(z, slope, rho)
+        if u is not None:
+            own = self.inputs.state_jacobian(z, u, gamma)
+            whole = whole if own is None else whole + own
+        return whole
+
+    def linearized(
+        self, points: Float[Tensor, "draws batch width"], theta: Float[Tensor, "draws params"]
+    ) -> LinearizedField:
+        """Derivatives of the fields of several draws, each at its own points."""
+        z, u = self.split_points(points)
+        w, gamma, rho = self.parts(theta)
+        known = self.basis.linearized(z, w)
+        turn = self.turn(z, known.slope, rho)
+        whole = self._with_states(turn @ known.hessian, z, u, known.slope, gamma, rho)
+        return LinearizedField(self, z, u, rho, known, turn, whole)
+
+    def features(
+        self, z: Float[Tensor, "*batch dim"], rho: Float[Tensor, " k"]
+    ) -> Float[Tensor, "*batch dim weights"]:
+        """``Psi(z) = (J - R) grad phi(z)``, so that ``f(z) = Psi(z) w``."""
+        return self.structure(rho) @ self.basis.feature_gradient(z)
+
+    def parameter_jacobian(
+        self, points: Float[Tensor, "*batch width"], theta: Float[Tensor, " params"]
+    ) -> Float[Tensor, "*batch dim params"]:
+        """``df/dtheta = [(J - dd/dg) d(grad H)/dw, d(G u)/dgamma, -dd/drho]``."""
+        z, u = self.split_points(points)
+        w, _, rho = self.parts(theta)
+        gradients = self.basis.feature_gradient(z, w)
+        slope = None
+        if self.dissipation.num_parameters:
+            slope = gradients @ w if self.basis.linear else self.basis.gradient_map(w)(z)
+        blocks = [self.turn(z, slope, rho) @ gradients]
+        if u is not None:
+            blocks.append(self.inputs.parameter_jacobian(z, u))
+        if slope is not None:
+            blocks.append(-self.dissipation.parameter_jacobian(z, slope, rho))
+        return torch.cat(blocks, -1) if len(blocks) > 1 else blocks[0]
+
+    def weighted_parameter_jacobian(
+        self,
+        points: Float[Tensor, "batch stages width"],
+        weights: Float[Tensor, "batch out stages dim"],
+        theta: Float[Tensor, " params"],
+    ) -> Float[Tensor, "batch out params"]:
+        """``sum_s W_s df/dtheta(z_s)``, without the Jacobians of all stages at once."""
+        slope, (w, _, rho) = None, self.parts(theta)
+        if self.dissipation.num_parameters:
+            z, _ = self.split_points(points)
+            slope = self.basis.gradient_map(w)(z.flatten(0, 1)).reshape(z.shape)
+        return self.weighted_response(points, weights, w, rho, slope)
+
+    def weighted_response(
+        self,
+        points: Float[Tensor, "batch stages width"],
+        weights: Float[Tensor, "batch out stages dim"],
+        w: Float[Tensor, " energy"],
+        rho: Float[Tensor, " k"],
+        slope: Float[Tensor, "batch stages dim"] | None,
+    ) -> Float[Tensor, "batch out all"]:
+        """As above, for energy gradients ``slope`` that are known at the states.
+
+        Weights ``w`` matter to energies that are not linear in them only.
+        """
+        z, u = self.split_points(points)
+        turn = self.turn(z, slope, rho)
+        if self.dissipation.constant:
+            onto = weights @ turn
+        else:
+            onto = (weights.unsqueeze(-2) @ turn.unsqueeze(1)).squeeze(-2)
+        blocks = [self.basis.weighted_gradient(z, onto, None if self.basis.linear else w)]
+        if u is not None:
+            own = self.inputs.parameter_jacobian(z, u)
+            blocks.append(torch.einsum("bosd,bsdk->bok", weights, own))
+        if slope is not None:
+            own = self.dissipation.parameter_jacobian(z, slope, rho)
+            blocks.append(-torch.einsum("bosd,bsdk->bok", weights, own))
+        return torch.cat(blocks, -1) if len(blocks) > 1 else blocks[0]
+
+    def remainder(
+        self, points: Float[Tensor, "batch width"], theta: Float[Tensor, " params"]
+    ) -> Float[Tensor, "batch dim"] | None:
+        """``f - (df/dtheta) theta``: what a model linear about theta adds; None if nothing.
+
+        ``(J - dd/dg) r + (dd/dg) g - d + (dd/drho) rho + G_known u``, where ``r`` is the
+        remainder of the energy's gradient.
+        """
+        if self.linear and not self.dissipation.num_parameters:
+            return None
+        z, u = self.split_points(points)
+        w, _, rho = self.parts(theta)
+        slope = self.basis.gradient_map(w)(z)
+        own = self.basis.remainder(z, w)
+        total = torch.zeros_like(z)
+        if own is not None:
+            total = (self.turn(z, slope, rho) @ own.unsqueeze(-1)).squeeze(-1)
+        if self.dissipation.num_parameters:
+            total = total + self.dissipation.parameter_jacobian(z, slope, rho) @ rho
+        if not self.dissipation.constant:
+            onto = self.dissipation.slope_jacobian(z, slope, rho) @ slope.unsqueeze(-1)
+            total = total + onto.squeeze(-1) - self.dissipation.force(z, slope, rho)
+        if u is not None:
+            total = total + u @ self.inputs.known.mT
+        return total
+
+    def prior_precision(self) -> Float[Tensor, " params"]:
+        """Inverse prior variances of weights and dissipation parameters."""
+        return 1.0 / torch.cat([self.weight_variance, self.dissipation.prior_stddev**2])
+
+    @property
+    def weight_variance(self) -> Float[Tensor, " weights"]:
+        """Prior variances of the weights, those of the inputs last."""
+        if self.driven is None:
+            return self.basis.prior_variance
+        return torch.cat([self.basis.prior_variance, self.driven.prior_variance])
+
+    def fixed(self, theta: Float[Tensor, " params"]) -> FixedField:
+        """The field of one parameter vector, with nothing left to find."""
+        return FixedField(self, theta)
