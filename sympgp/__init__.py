@@ -8,8 +8,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sympgp import kernels, metrics, plots, systems
     from sympgp.comparison import compare
-    from sympgp.dissipation import Conservative, Friction
-    from sympgp.energies import FourierEnergy
+    from sympgp.dissipation import (
+        Conservative,
+        DiagonalFriction,
+        Friction,
+        GradientField,
+        MatrixFriction,
+        Rayleigh,
+        StateDependentFriction,
+    )
+    from sympgp.energies import (
+        FourierEnergy,
+        KnownKinetic,
+        PhysicsEnergy,
+        QuadraticKinetic,
+        SeparableEnergy,
+        SumEnergy,
+    )
     from sympgp.inference import (
         NUTS,
         DerivativeRegression,
@@ -18,7 +33,18 @@ if TYPE_CHECKING:
         StochasticVI,
         fit,
     )
-    from sympgp.integrators import RK4, Dopri5, ImplicitMidpoint
+    from sympgp.inputs import KnownInputs, LearnedInputs
+    from sympgp.integrators import (
+        RK4,
+        DiscreteGradient,
+        Dopri5,
+        GaussLegendre4,
+        ImplicitMidpoint,
+        Leapfrog,
+        Tao,
+        Tao4,
+        Yoshida4,
+    )
     from sympgp.models import SSGP, HamiltonianModel
     from sympgp.noise import GaussianNoise, StudentTNoise
     from sympgp.phase_space import symplectic_matrix
@@ -52,6 +78,24 @@ _MODULES = {
     "compare": "comparison",
     "fit": "inference",
     "load": "posterior",
+    "DiagonalFriction": "dissipation",
+    "MatrixFriction": "dissipation",
+    "StateDependentFriction": "dissipation",
+    "Rayleigh": "dissipation",
+    "GradientField": "dissipation",
+    "PhysicsEnergy": "energies",
+    "SumEnergy": "energies",
+    "SeparableEnergy": "energies",
+    "KnownKinetic": "energies",
+    "QuadraticKinetic": "energies",
+    "KnownInputs": "inputs",
+    "LearnedInputs": "inputs",
+    "Leapfrog": "integrators",
+    "Yoshida4": "integrators",
+    "GaussLegendre4": "integrators",
+    "Tao": "integrators",
+    "Tao4": "integrators",
+    "DiscreteGradient": "integrators",
     "kernels": "",
     "metrics": "",
     "plots": "",
@@ -82,6 +126,24 @@ __all__ = [
     "compare",
     "fit",
     "load",
+    "DiagonalFriction",
+    "MatrixFriction",
+    "StateDependentFriction",
+    "Rayleigh",
+    "GradientField",
+    "PhysicsEnergy",
+    "SumEnergy",
+    "SeparableEnergy",
+    "KnownKinetic",
+    "QuadraticKinetic",
+    "KnownInputs",
+    "LearnedInputs",
+    "Leapfrog",
+    "Yoshida4",
+    "GaussLegendre4",
+    "Tao",
+    "Tao4",
+    "DiscreteGradient",
     "kernels",
     "metrics",
     "plots",

@@ -52,6 +52,21 @@ class ScaledNoise:
         """The same about the logarithm of the scale."""
         return 1.0 if self.dof is None else self.dof / (self.dof + 3.0)
 
+    def ignoring(self, unobserved: Bool[Tensor, " dim"]) -> ScaledNoise:
+        """The same where some channels are never observed, so that their noise means nothing.
+
+        Their levels count as known, one where none was given, and are tied to no others: whatever
+        is asked of them is finite, and changes nothing elsewhere.
+        """
+        if not bool(unobserved.any()):
+            return self
+        one = torch.where(self.known.isnan(), 1.0, self.known)
+        alone = torch.arange(len(self.group), device=self.group.device)
+        # The first of each group that is observed stands for it.
+        same = (self.group[:, None] == self.group) & ~unobserved
+        group = torch.where(unobserved, alone, same.int().argmax(1))
+        return replace(self, known=torch.where(unobserved, one, self.known), group=group)
+
     def start(self, std: Float[Tensor, " dim"]) -> Float[Tensor, " dim"]:
         """A first guess, replaced where the level is known and shared where it is tied."""
         pooled = self.pooled((std * self.unit).square()).sqrt() / self.unit
@@ -105,7 +120,8 @@ class ScaledNoise:
         best, found = -math.inf, (self, residual.new_ones(()))
         for dof in DEGREES if self.free else (self.dof,):
             law = replace(self, dof=dof)
-            std = law.start((residual.square() * mask).sum(0).div(mask.sum(0)).sqrt())
+            counts = mask.sum(0).clamp(min=1)
+            std = law.start((residual.square() * mask).sum(0).div(counts).sqrt())
             for _ in range(SCALE_UPDATES):
                 squares = (law.weights(residual, std) * residual.square() * mask).sum(0)
                 std = law.update(squares, mask.sum(0).to(squares))

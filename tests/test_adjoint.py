@@ -157,10 +157,10 @@ class QuarticBasis(Basis):
     def __init__(self):
         self.prior_variance = tensor([1.0, 2.0])
 
-    def features(self, z):
+    def features(self, z, w=None):
         return torch.stack([0.5 * (z**2).sum(-1), 0.25 * (z**4).sum(-1)], -1)
 
-    def feature_gradient(self, z):
+    def feature_gradient(self, z, w=None):
         return torch.stack([z, z**3], -1)
 
     def gradient_map(self, w):

@@ -94,7 +94,7 @@ def test_the_bead_runs_through_both_dips_and_is_not_separable():
 def unsolved(monkeypatch):
     """Waves in place of solutions, where only times and shapes matter: no time is lost."""
 
-    def waves(system, x0, start, times):
+    def waves(system, x0, start, times, forcing=None):
         rates = 1.0 + torch.arange(x0.shape[-1], dtype=torch.float64)
         return (times[..., None] * rates + x0[:, None]).sin()
 

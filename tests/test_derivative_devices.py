@@ -16,8 +16,8 @@ from sympgp import (
     fit,
 )
 from sympgp.inference.exact_gp import EnergyFamily, KernelRegression
+from sympgp.inference.feature_regression import FeatureRegression
 from sympgp.inference.pairs import NoiseParameters, rate_noise
-from sympgp.inference.regression import FeatureRegression
 from sympgp.systems import Pendulum
 
 ENGINES = [DerivativeRegression(num_components=2), ExactGP(num_components=2)]

@@ -21,7 +21,7 @@ from sympgp import SSGP, Friction, GaussNewton, fit
 from sympgp.energies import FourierEnergy
 from sympgp.energies.base import Basis, GradientMap
 from sympgp.inference.discrepancy import autocorrelation_time, log_evidence
-from sympgp.inference.evidence import FrozenModel
+from sympgp.inference.evidence import FrozenModel, linear_rate
 from sympgp.inference.smoothing import _cut, _Pieces
 from sympgp.shooting.layout import Nodes, Windows
 from sympgp.shooting.levenberg_marquardt import levenberg_marquardt
@@ -98,16 +98,16 @@ def moved(value: Any, move: Callable[[Tensor], Tensor]) -> Any:
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     if isinstance(value, dict):
         return {key: moved(item, move) for key, item in value.items()}
+    if isinstance(value, (Basis, GradientMap)) or type(value).__name__ == "Trajectories":
+        result = copy.copy(value)
+        for name, item in vars(value).items():
+            object.__setattr__(result, name, moved(item, move))
+        return result
     if is_dataclass(value) and not isinstance(value, type):
         changes = {f.name: moved(getattr(value, f.name), move) for f in fields(value)}
         result = copy.copy(value)
         for name, item in changes.items():
             object.__setattr__(result, name, item)
-        return result
-    if isinstance(value, (Basis, GradientMap)) or type(value).__name__ == "Trajectories":
-        result = copy.copy(value)
-        for name, item in vars(value).items():
-            object.__setattr__(result, name, moved(item, move))
         return result
     return value
 
@@ -231,7 +231,7 @@ def test_the_frozen_evidence_and_its_gradient():
         index = problem.windows.nodes.reshape(-1)
         dt = problem.nodes.dt[index]
         frozen = freeze(field, theta, path.reshape(-1, 2), dt, problem.step)
-        slope = field.bind(theta)(0.0, frozen.stages.flatten(0, 1)).reshape(frozen.stages.shape)
+        slope = linear_rate(field, frozen.stages, theta)
         model = FrozenModel.about(frozen, slope, path, problem.nodes, problem.windows)
         value, mean = model.solve(energy.basis(hyper), field, theta, estimate.precision)
         return [value.detach(), mean.detach(), *torch.autograd.grad(value, list(hyper.values()))]

@@ -1,4 +1,4 @@
-"""Dissipation: friction in scaled units, positive semidefinite, one number for the user."""
+"""Friction in scaled units, positive semidefinite, one number for the user."""
 
 import pytest
 import torch
@@ -16,13 +16,14 @@ def test_friction_is_carried_to_scaled_units(num_dof):
     momentum = torch.cat([torch.zeros(num_dof), torch.ones(num_dof)]).double()
     inverse = torch.diag(1.0 / scaling.scale)
     expected = scaling.kappa * inverse @ torch.diag(eta * momentum) @ inverse
-    torch.testing.assert_close(damping.matrix(eta / damping.unit), expected)
+    rho = eta / damping.coefficients(tensor([1.0])).reshape(1)
+    torch.testing.assert_close(damping.matrix(rho), expected)
 
 
 def test_the_parameter_is_the_mean_scaled_entry():
     """So that its prior means the same whatever the units and the number of momenta."""
     damping = Friction().scaled(canonical(3))
-    entries = damping.matrices[0].diagonal()[3:]
+    entries = damping.matrix(tensor([1.0])).diagonal()[3:]
     assert entries.mean().item() == pytest.approx(1.0)
     assert entries.std() > 0.1
 
@@ -39,15 +40,19 @@ def test_matrices_of_draws_are_positive_semidefinite(num_dof):
 
 
 def test_no_dissipation_has_no_parameters():
-    damping = Conservative().scaled(canonical(2))
+    damping, none = Conservative().scaled(canonical(2)), torch.zeros(7, 0).double()
     assert damping.num_parameters == 0
-    assert torch.equal(damping.matrix(torch.zeros(5, 0).double()), torch.zeros(5, 4, 4).double())
-    assert Conservative().reshape(torch.zeros(7, 0).double(), 2).tolist() == [0.0] * 7
+    assert torch.equal(damping.matrix(none), torch.zeros(7, 4, 4).double())
+    assert damping.coefficients(none).tolist() == [0.0] * 7
 
 
 def test_users_see_one_number():
-    assert Friction().reshape(tensor([0.3]), 2).shape == ()
-    assert Friction().reshape(tensor([[0.3], [0.4]]), 2).tolist() == [0.3, 0.4]
+    scaling = canonical(2)
+    damping = Friction().scaled(scaling)
+    assert damping.coefficients(tensor([0.3])).shape == ()
+    found = damping.coefficients(tensor([[0.3], [0.6]]))
+    assert found.shape == (2,)
+    assert (found[1] / found[0]).item() == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, float("nan")])

@@ -21,7 +21,13 @@ from torch.distributions import MultivariateNormal
 
 from sympgp.energies import Basis, FourierEnergy
 from sympgp.fields import HamiltonianField
-from sympgp.inference.evidence import FrozenModel, optimise_hyperparameters, pack, unpack
+from sympgp.inference.evidence import (
+    FrozenModel,
+    linear_rate,
+    optimise_hyperparameters,
+    pack,
+    unpack,
+)
 from sympgp.shooting.sensitivities import INITIAL_VARIANCE, freeze, linearize
 
 ENERGY = FourierEnergy(1, 3, separable=0.0, seed=4)
@@ -40,10 +46,8 @@ class Frozen:
         index = problem.windows.nodes.reshape(-1)
         starts = self.path.reshape(-1, 2)
         frozen = freeze(problem.field, theta, starts, problem.nodes.dt[index], problem.step)
-        slope = problem.field.bind(theta)(0.0, frozen.stages.flatten(0, 1))
-        self.model = FrozenModel.about(
-            frozen, slope.reshape(frozen.stages.shape), self.path, problem.nodes, problem.windows
-        )
+        slope = linear_rate(problem.field, frozen.stages, theta)
+        self.model = FrozenModel.about(frozen, slope, self.path, problem.nodes, problem.windows)
         self.jacobian = dense_jacobian(problem, self.estimate)
         vector = unknowns(self.estimate)
         self.predicted, self.values, self.channels = observed(problem, vector)
@@ -134,9 +138,7 @@ def test_gradient_of_the_evidence_against_finite_differences(frozen):
 def test_the_base_and_the_own_weights_give_the_path_back(frozen):
     """Frozen about its own path, the linear model predicts that path at the present weights."""
     field, theta, _ = frozen.arguments
-    # Friction enters as a deviation from its present value, here none.
-    response = frozen.model.response(field.basis, field, theta)[..., : field.num_weights]
-    response = response @ theta[: field.num_weights]
+    response = frozen.model.response(field.basis, field, theta) @ theta
     state = torch.zeros_like(frozen.path[:, 0])
     steps = frozen.model.frozen.transition.reshape(*frozen.path.shape, 2)
     moved = []

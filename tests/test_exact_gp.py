@@ -6,11 +6,12 @@ import pytest
 import torch
 from problems import hyperparameters, randn, tensor
 
-from sympgp.dissipation import ScaledDissipation
+from sympgp.dissipation import LinearDissipation
 from sympgp.energies import FourierEnergy, independent_frequencies
 from sympgp.inference.exact_gp import EnergyFamily, KernelRegression, centred_log_density
+from sympgp.inference.feature_regression import FeatureRegression
 from sympgp.inference.pairs import Pairs
-from sympgp.inference.regression import FeatureRegression, NoiseFit
+from sympgp.inference.regression import NoiseFit
 from sympgp.kernels import fourier_limit
 from sympgp.phase_space import symplectic_matrix
 from sympgp.posterior.component import Component, GaussianComponent, truncated_moments
@@ -19,11 +20,11 @@ from sympgp.posterior.exact_component import ExactComponent, exact_component
 NOISE = tensor([0.1, 0.2])
 
 
-def friction(num_dof: int = 1, present: bool = True) -> ScaledDissipation:
+def friction(num_dof: int = 1, present: bool = True) -> LinearDissipation:
     """R = rho diag(0, 1, 2, ...), or none."""
     matrix = torch.diag(torch.cat([torch.zeros(num_dof), torch.arange(1.0, num_dof + 1)])).double()
     count = int(present)
-    return ScaledDissipation(
+    return LinearDissipation(
         matrix.expand(count, -1, -1), tensor([2.0])[:count], tensor([1.0])[:count]
     )
 

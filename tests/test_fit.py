@@ -154,7 +154,9 @@ def test_long_data_are_thinned_for_the_evidence(data, monkeypatch):
     monkeypatch.setattr(
         FrozenModel,
         "solve",
-        lambda self, *rest: calls.append((self.weights.sum(), rest[-1])) or solve(self, *rest),
+        lambda self, *rest, **how: (
+            calls.append((self.weights.sum(), rest[-1])) or solve(self, *rest, **how)
+        ),
     )
     quick(data, inference=SHORT)
     kept, precision = calls[len(calls) // 2]

@@ -19,7 +19,7 @@ from problems import (
 from torch import Tensor
 
 from sympgp import GaussNewton
-from sympgp.dissipation import ScaledDissipation
+from sympgp.dissipation import LinearDissipation
 from sympgp.energies import FourierEnergy
 from sympgp.fields import HamiltonianField
 from sympgp.noise import RATE, SHAPE
@@ -204,7 +204,7 @@ def linear_problem():
         "signal_scale": tensor(1e-9),
         "quadratic_scale": tensor(1.0),
     }
-    friction = ScaledDissipation(torch.diag(tensor([0.0, 1.0]))[None], tensor([1.0]), tensor([1.0]))
+    friction = LinearDissipation(torch.diag(tensor([0.0, 1.0]))[None], tensor([1.0]), tensor([1.0]))
     field = HamiltonianField(energy.basis(hyper), friction)
     nodes = Nodes.from_data(data, identity_scaling())
     problem = Problem(nodes, Windows.of_duration(nodes, math.inf), field, gaussian(2, noise), 0.02)

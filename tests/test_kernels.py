@@ -20,7 +20,7 @@ from gpytorch.kernels import (
 )
 from problems import hyperparameters, randn, tensor
 
-from sympgp.dissipation import ScaledDissipation
+from sympgp.dissipation import LinearDissipation
 from sympgp.energies import FourierEnergy, independent_frequencies
 from sympgp.kernels import (
     QuadraticKernel,
@@ -249,9 +249,9 @@ def test_kernels_come_back_from_their_description(name):
         from_plain({"kind": "unknown"})
 
 
-def friction_of(num_dof: int) -> ScaledDissipation:
+def friction_of(num_dof: int) -> LinearDissipation:
     matrix = torch.diag(torch.cat([torch.zeros(num_dof), torch.arange(1.0, num_dof + 1)])).double()
-    return ScaledDissipation(matrix[None], tensor([1.0]), tensor([0.5]))
+    return LinearDissipation(matrix[None], tensor([1.0]), tensor([0.5]))
 
 
 @pytest.mark.parametrize("num_dof", [1, 2])

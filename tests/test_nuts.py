@@ -104,10 +104,10 @@ class LinearBasis(Basis):
     def __init__(self, variance: Tensor) -> None:
         self.prior_variance, self.num_weights = variance, len(variance)
 
-    def features(self, z: Tensor) -> Tensor:
+    def features(self, z: Tensor, w: Tensor | None = None) -> Tensor:
         return z
 
-    def feature_gradient(self, z: Tensor) -> Tensor:
+    def feature_gradient(self, z: Tensor, w: Tensor | None = None) -> Tensor:
         eye = torch.eye(self.num_weights, dtype=z.dtype)
         return eye.expand(*z.shape[:-1], -1, -1)
 

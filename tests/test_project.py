@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 # From left to right, as in CONTRIBUTING.md: a module imports from its own layer or from its left.
 LAYERS = (
     ("phase_space", "trajectories"),
-    ("energies", "dissipation", "noise"),
+    ("energies", "dissipation", "inputs", "noise"),
     ("fields", "kernels"),
     ("integrators",),
     ("rollouts", "shooting"),

@@ -10,6 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 import sympgp as sg
+import sympgp.dissipation
+import sympgp.integrators
 from sympgp.cli.program import cli
 from sympgp.comparison import ComparisonWarning
 
@@ -47,7 +49,7 @@ class Reader:
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Reader:
-    """Someone who has run all examples but the last one, which takes as long as all others."""
+    """Someone who has run the examples up to the comparison, which takes as long as these do."""
     reader = Reader(tmp_path_factory.mktemp("readme"))
     reader.run(range(6))
     return reader
@@ -68,8 +70,39 @@ def test_the_example_of_a_comparison_runs(reader: Reader):
     assert reader.names["table"].index[0] == "friction"
 
 
+def test_a_driven_system_is_found(reader: Reader):
+    reader.run(range(7, 8))
+    gain = reader.names["arm"].input_matrix([[0.0, 0.0]])
+    assert gain.mean.shape == (1, 2, 1) and float(gain.mean[0, 0, 0]) == 0.0
+    assert abs(float(gain.mean[0, 1, 0]) - 1.0) < 4 * float(gain.stddev[0, 1, 0]) < 0.2
+
+
+@pytest.mark.slow
+def test_known_physics_and_positions_alone(reader: Reader):
+    reader.run(range(8, 10))
+    k = reader.names["known"].parameters()["k"]
+    assert abs(float(k.mean) - 3.0) < 4 * float(k.stddev)
+    assert "physics" in reader.names["known"].summary()
+    assert abs(float(reader.names["watched"].noise_std[0]) - 0.05) < 0.02
+    assert reader.names["long"].solver_error is not None
+
+
+def test_the_tables_of_dissipations_and_integrators_have_all_of_them():
+    section = README.split("## Real systems")[1].split("\n## ")[0]
+    for module, kind in ((sg.dissipation, "Dissipation"), (sg.integrators, "Integrator")):
+        base = getattr(module, kind)
+        found = [v for name in sg.__all__ if isinstance(v := getattr(sg, name), type)]
+        named = [v.__name__ for v in found if issubclass(v, base)]
+        assert named and all(f"{name}(" in section for name in named)
+    for row in re.findall(r"^\| (`\w+\(.*)\|$", section, re.MULTILINE):
+        methods, orders, symplectic, *_ = (cell.strip() for cell in row.split("|"))
+        for name, order in zip(re.findall(r"`(\w+)\(", methods), orders.split(", "), strict=True):
+            kind = getattr(sg, name)
+            assert kind.order == int(order) and kind.symplectic == (symplectic == "yes")
+
+
 def test_the_python_examples_run(folder: Path):
-    assert len(blocks("python")) == 7
+    assert len(blocks("python")) == 10
     written = {"data.csv", "new.csv", "fit.pt", "ahead.png"}
     assert {path.name for path in folder.iterdir()} >= written
     friction = sg.load(folder / "fit.pt").dissipation()

@@ -70,10 +70,10 @@ class LinearBasis(Basis):
     def __init__(self):
         self.prior_variance = tensor([0.5, 2.0])
 
-    def features(self, z):
+    def features(self, z, w=None):
         return z
 
-    def feature_gradient(self, z):
+    def feature_gradient(self, z, w=None):
         return torch.eye(2).double().expand(*z.shape, 2)
 
     def gradient_map(self, w):

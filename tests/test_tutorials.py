@@ -16,6 +16,7 @@ SCRIPTS = sorted(FOLDER.glob("*.py"))
 # What makes each one small enough for a test; names that its cell of parameters sets.
 SMALL: dict[str, dict[str, Any]] = {
     "csv_to_forecast": {"NUM_FEATURES": 25, "NUM_DRAWS": 40, "NUM_STARTS": 3},
+    "driven_pendulum": {"NUM_FEATURES": 20, "NUM_DRAWS": 40, "NUM_TORQUES": 3},
 }
 
 
@@ -59,6 +60,25 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     return SimpleNamespace(**names | {"outputs": path / "csv_to_forecast"})
 
 
+@pytest.fixture(scope="module")
+def driven(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """The names that driven_pendulum.py leaves behind, and the folder that it wrote to."""
+    path = tmp_path_factory.mktemp("driven")
+    names = run_small(FOLDER / "driven_pendulum.py", path)
+    return SimpleNamespace(**names | {"outputs": path / "driven_pendulum"})
+
+
+def check_pictures(name: str, outputs: Path, count: int) -> None:
+    """All of the pictures are spoken of, and none is a blank page."""
+    pictures = sorted(outputs.glob("*.png"))
+    text = (FOLDER / f"{name}.py").read_text(encoding="utf-8")
+    prose = [line for line in text.splitlines() if line.startswith("# ")]
+    assert len(pictures) == count
+    for picture in pictures:
+        assert any(f"`{picture.name}`" in line for line in prose)
+        assert plt.imread(picture)[..., :3].std() > 0.01
+
+
 def test_every_tutorial_is_found():
     assert {script.stem for script in SCRIPTS} == SMALL.keys() and SCRIPTS
 
@@ -75,25 +95,17 @@ def test_it_is_a_notebook(script: Path):
     assert [cell.source for cell in back.cells] == [cell.source for cell in notebook.cells]
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
-def test_every_tutorial_runs(script: Path, request: pytest.FixtureRequest, tmp_path: Path):
-    if script.stem == "csv_to_forecast":
-        request.getfixturevalue("example")  # runs once, for the tests below too
-    else:
-        run_small(script, tmp_path)
+@pytest.mark.parametrize("fixture", ["example", pytest.param("driven", marks=pytest.mark.slow)])
+def test_every_tutorial_runs(fixture: str, request: pytest.FixtureRequest):
+    """Each runs once, for the tests below too."""
+    assert request.getfixturevalue(fixture).FOLDER in SMALL
 
 
 # --- what csv_to_forecast.py says of its results
 
 
 def test_the_pictures_it_speaks_of_are_written(example: SimpleNamespace):
-    pictures = {picture.stem for picture in example.outputs.glob("*.png")}
-    text = (FOLDER / "csv_to_forecast.py").read_text(encoding="utf-8")
-    prose = [line for line in text.splitlines() if line.startswith("# ")]
-    assert len(pictures) == 9
-    assert all(any(f"`{name}.png`" in line for line in prose) for name in pictures)
-    for picture in example.outputs.glob("*.png"):
-        assert plt.imread(picture)[..., :3].std() > 0.01  # not a blank page
+    check_pictures("csv_to_forecast", example.outputs, 9)
 
 
 def test_the_checks_find_what_is_wrong_and_nothing_else(example: SimpleNamespace):
@@ -129,3 +141,27 @@ def test_a_new_recording_is_followed_and_another_pendulum_is_noticed(example: Si
     assert [str(warning.message)[:27] for warning in example.caught] == [
         "the new data do not follow "
     ]
+
+
+# --- what driven_pendulum.py says of its results
+
+
+@pytest.mark.slow
+def test_the_motor_and_the_friction_are_found_and_the_angle_goes_round(driven: SimpleNamespace):
+    check_pictures("driven_pendulum", driven.outputs, 6)
+    gain, eta = driven.gain_mean, driven.eta
+    assert abs(gain - 1 / driven.INERTIA) < 4 * driven.gain_std < 0.1 * gain
+    assert abs(float(eta.mean) - driven.FRICTION) < 4 * float(eta.stddev)
+    assert abs(float(driven.swing.mean) - 4 * 9.81) < 4 * float(driven.swing.stddev)
+    assert max(float(x[:, 0].abs().nan_to_num().max()) for x in driven.data.states) < 3.15
+    assert driven.posterior.check().fits
+    assert not driven.wrong.check().fits
+
+
+@pytest.mark.slow
+def test_an_unseen_torque_is_followed_and_its_threshold_is_known(driven: SimpleNamespace):
+    assert driven.error < 0.2 and driven.inside > 0.8
+    assert driven.really == [0.0, 1.0, 1.0]
+    assert driven.chance[0] < 0.1 and driven.chance[-1] > 0.9
+    energy = driven.energy[driven.last - 1 :]
+    assert bool((energy.diff() < 0.05).all()) and energy[-1] < energy[0] - 1.0

@@ -130,7 +130,7 @@ def weighted_draws(posterior: Posterior, design: Design, count: int, seed: int) 
         own, inside = solve(part, first, units, design)
         paths.append(own)
         damping = component.field.dissipation
-        frictions.append(component.field.split(part.theta)[1] * damping.unit)
+        frictions.append(damping.coefficients(component.field.split(part.theta)[1]).unsqueeze(-1))
         ratio = log_ratio(first, part.noise_std, units)
         logs.append(ratio.masked_fill(~inside.all(1), -math.inf))
     log = torch.cat(logs)

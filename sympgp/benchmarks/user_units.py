@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sympgp.dissipation import Friction, ScaledDissipation
+from sympgp.dissipation import Friction, LinearDissipation
 from sympgp.energies import Energy
 from sympgp.energies.base import Basis, GradientMap, Hyperparameters, Linearized, LogNormal
 from sympgp.phase_space import CanonicalScaling
@@ -63,19 +63,24 @@ class FixedBasis(Basis):
         self.unit = 1.0 / scaling.energy_scale
         self.slope_unit = self.unit * scaling.scale
 
-    def features(self, z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch weights"]:
+    def features(
+        self, z: Float[Tensor, "*batch dim"], w: Float[Tensor, " weights"] | None = None
+    ) -> Float[Tensor, "*batch weights"]:
         """``unit phi(x)``."""
         return self.unit * self.basis.features(self.scaling.to_user(z))
 
     def feature_gradient(
-        self, z: Float[Tensor, "*batch dim"]
+        self, z: Float[Tensor, "*batch dim"], w: Float[Tensor, " weights"] | None = None
     ) -> Float[Tensor, "*batch dim weights"]:
         """``unit S d phi(x) / dx``."""
         gradient = self.basis.feature_gradient(self.scaling.to_user(z))
         return self.slope_unit.unsqueeze(-1) * gradient
 
     def weighted_gradient(
-        self, z: Float[Tensor, "batch stages dim"], weights: Float[Tensor, "batch out stages dim"]
+        self,
+        z: Float[Tensor, "batch stages dim"],
+        weights: Float[Tensor, "batch out stages dim"],
+        w: Float[Tensor, " weights"] | None = None,
     ) -> Float[Tensor, "batch out weights"]:
         """``sum_s W_s d phi~(z_s) / dz``."""
         return self.basis.weighted_gradient(self.scaling.to_user(z), weights * self.slope_unit)
@@ -128,7 +133,7 @@ class FixedGradient(GradientMap):
 class FixedFriction(Friction):
     """Friction whose half-normal prior of deviation ``prior_scale`` holds in user units."""
 
-    def scaled(self, scaling: CanonicalScaling) -> ScaledDissipation:
+    def scaled(self, scaling: CanonicalScaling) -> LinearDissipation:
         """One parameter, its prior in scaled units."""
         usual = super().scaled(scaling)
         return replace(usual, prior_stddev=self.prior_scale / usual.unit)

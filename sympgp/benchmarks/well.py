@@ -68,18 +68,23 @@ class WellBasis(Basis):
         own = torch.cat([torch.arange(2 * num), squares[:1]]).to(sums.device)
         self.prior_variance = basis.prior_variance[own]
 
-    def features(self, z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch weights"]:
+    def features(
+        self, z: Float[Tensor, "*batch dim"], w: Float[Tensor, " weights"] | None = None
+    ) -> Float[Tensor, "*batch weights"]:
         """``[cos, sin, |z|^2 / 2]``."""
         return self.basis.features(z) @ self.sums
 
     def feature_gradient(
-        self, z: Float[Tensor, "*batch dim"]
+        self, z: Float[Tensor, "*batch dim"], w: Float[Tensor, " weights"] | None = None
     ) -> Float[Tensor, "*batch dim weights"]:
         """``d phi(z) / dz``."""
         return self.basis.feature_gradient(z) @ self.sums
 
     def weighted_gradient(
-        self, z: Float[Tensor, "batch stages dim"], weights: Float[Tensor, "batch out stages dim"]
+        self,
+        z: Float[Tensor, "batch stages dim"],
+        weights: Float[Tensor, "batch out stages dim"],
+        w: Float[Tensor, " weights"] | None = None,
     ) -> Float[Tensor, "batch out weights"]:
         """``sum_s W_s d phi(z_s) / dz``."""
         return self.basis.weighted_gradient(z, weights) @ self.sums

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sympgp.cli.model_options import check_options, make_model, model_options
 from sympgp.cli.parameters import (
     InputFile,
     NoiseLevel,
@@ -16,7 +17,7 @@ from sympgp.cli.parameters import (
     refuse_same_file,
     threads_option,
 )
-from sympgp.cli.reading import read, text_options, time_option
+from sympgp.cli.reading import TEXT, read, text_options, time_option
 
 if TYPE_CHECKING:
     from sympgp.noise import Noise
@@ -32,6 +33,10 @@ are found out. A NetCDF file (.nc) will do as well.
 
 For one degree of freedom a velocity will do as the momentum. Name several degrees of freedom by
 giving --q and --p once for each, in the same order.
+
+What is known of the system helps: what takes energy out (--dissipation), what drives it (--input),
+which coordinates are angles (--angle), its mass (--mass), without which positions alone say
+nothing of the momenta, or a formula of its energy (--formula).
 """
 
 FIT_EXAMPLE = """\b
@@ -39,6 +44,9 @@ Examples:
   sympgp fit data.csv --q angle --p velocity --friction -o fit.pt
   sympgp fit data.csv --q x --q y --p px --p py --time t --unit t=s -o fit.pt
   sympgp fit data.nc --friction --noise student-t -o fit.pt
+  sympgp fit arm.csv --q angle --p momentum --angle angle --input torque --friction -o fit.pt
+  sympgp fit camera.csv --q x --q y --mass 0.2 --dissipation rayleigh --drag quadratic -o fit.pt
+  sympgp fit data.csv --formula "p**2/2-k*cos(q)" --parameter k=lognormal:9,0.5 -o fit.pt
 """
 
 SUMMARY_EXAMPLE = """\b
@@ -55,7 +63,21 @@ Example:
     metavar="COLUMN",
     help="A coordinate.  [default: q, or all that a NetCDF file names]",
 )
-@click.option("--p", multiple=True, metavar="COLUMN", help="Its momentum.  [default: p, likewise]")
+@click.option(
+    "--p",
+    multiple=True,
+    metavar="COLUMN",
+    help="Its momentum. Leave it out beside --q where positions alone were measured."
+    "  [default: p, likewise]",
+)
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="COLUMN",
+    help="A known input u(t), such as a torque: what it does is learned. May be given several"
+    " times.",
+)
 @time_option
 @click.option(
     "--trajectory",
@@ -71,11 +93,7 @@ Example:
     help="Unit of a column, for labels, if the file has none. May be given several times.",
 )
 @text_options
-@click.option(
-    "--friction",
-    is_flag=True,
-    help="Learn a friction coefficient. Without it energy is taken to be conserved.",
-)
+@model_options
 @click.option(
     "--noise",
     type=click.Choice(("gaussian", "student-t")),
@@ -91,14 +109,6 @@ Example:
     metavar="[NAME=]NUMBER",
     help="Known standard deviation of the noise of a column, or of all; the scale of student-t."
     "  [default: found from the data]",
-)
-@click.option(
-    "--features",
-    type=click.IntRange(min=1),
-    metavar="COUNT",
-    default=100,
-    show_default=True,
-    help="Fourier features of the Hamiltonian.",
 )
 @click.option(
     "--seed",
@@ -121,29 +131,28 @@ def fit(
     time: str,
     trajectory: str | None,
     units: tuple[tuple[str, str], ...],
-    friction: bool,
+    inputs: tuple[str, ...],
     noise: str,
     levels: tuple[tuple[str, float], ...],
-    features: int,
     seed: int,
     device: str | None,
     quiet: bool,
     output: Path,
-    **text: Any,
+    **given: Any,
 ) -> None:
     """Fit a file."""
-    import sympgp as sg
     from sympgp.cli.text import describe_data
     from sympgp.inference import fit as fit_model  # loaded before the first word: some libraries
     # swallow an interrupt while they are imported
 
     refuse_same_file(file, output)
     _check_device(device)
+    check_options(given, inputs)
     columns = {"q": q, "p": p, "time": time, "trajectory": trajectory, "units": dict(units)}
-    data = read(file, text, **columns)
-    dissipation = sg.Friction() if friction else sg.Conservative()
+    text = {name: given[name] for name in TEXT}
+    data = read(file, text, u=inputs, **columns)
     law = _noise(noise, levels, data.names)
-    model = sg.SSGP(data.num_dof, features, dissipation=dissipation, noise=law, seed=seed)
+    model, data = make_model(data, given, law, seed)
     click.echo(f"{file}: {describe_data(data)}")
     posterior = fit_model(model, data, seed=seed, device=device, progress=not quiet)
     posterior.save(output)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,22 @@ threads_option = click.option(
     callback=_use_threads,
     help="CPU threads. Small problems are fastest with one.",
 )
+
+
+@contextmanager
+def as_option(argument: str, option: str) -> Iterator[None]:
+    """Let errors about an argument name the option that it was given by.
+
+    Raises:
+        ValueError: the same as within, with ``option`` for ``argument`` at its beginning.
+    """
+    try:
+        yield
+    except ValueError as error:
+        message = str(error)
+        if not message.startswith(f"{argument}: "):
+            raise
+        raise ValueError(f"{option}{message.removeprefix(argument)}") from error
 
 
 def refuse_same_file(source: Path, target: Path | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,12 @@ def kinds_of(source: Posterior | Rollouts) -> tuple[str, ...]:
 
 
 def draw(
-    source: Posterior | Rollouts, kind: str, trajectory: int = 0, dof: int = 0, band: str = "latent"
+    source: Posterior | Rollouts,
+    kind: str,
+    trajectory: int = 0,
+    dof: int = 0,
+    band: str = "latent",
+    angles: Mapping[str, float] | None = None,
 ) -> Any:
     """One picture of a posterior or of rollouts.
 
@@ -81,32 +86,57 @@ def draw(
         trajectory: of pictures over time.
         dof: degree of freedom of pictures in phase space.
         band: "latent" or "predictive", of pictures of states over time.
+        angles: periods by name; angles are drawn within one turn.
 
     Returns:
         Axes, one or an array of them.
     """
     if isinstance(source, Posterior):
-        return _draw_posterior(source, kind, trajectory, dof, band)
+        return _draw_posterior(source, kind, trajectory, dof, band, angles)
     if kind == "energy":
         return plots.energy(source, trajectory=trajectory)
     if kind == "trajectories":
-        return plots.small_multiples(source, kind=band)
-    if kind in ("pairs", "section"):
-        return plots.pairs(source) if kind == "pairs" else plots.section(source)
-    return plots.bands(source, trajectory=trajectory, kind=band)
+        return plots.small_multiples(source, kind=band, wrap=angles)
+    if kind == "section":
+        return plots.section(source)
+    if kind == "pairs":
+        return plots.pairs(source, wrap=angles)
+    return plots.bands(source, trajectory=trajectory, kind=band, wrap=angles)
 
 
-def _draw_posterior(source: Posterior, kind: str, trajectory: int, dof: int, band: str) -> Any:
+def _draw_posterior(
+    source: Posterior,
+    kind: str,
+    trajectory: int,
+    dof: int,
+    band: str,
+    angles: Mapping[str, float] | None,
+) -> Any:
     if kind in PHASE_SPACE:
-        return PHASE_SPACE[kind](source, dof=dof)
+        return PHASE_SPACE[kind](source, dof=dof, region=_region(source, dof), wrap=angles)
     if kind == "residuals":
         return plots.residuals(source)
-    if kind == "trajectories":
-        return plots.small_multiples(_curves(source, range(MOST)), source.data, kind=band)
-    if kind == "pairs":
-        return plots.pairs(_curves(source, range(MOST)), source.data)
+    if kind in ("trajectories", "pairs"):
+        curves = _curves(source, range(MOST))
+        if kind == "pairs":
+            return plots.pairs(curves, source.data, wrap=angles)
+        return plots.small_multiples(curves, source.data, kind=band, wrap=angles)
     path, data = fitted(source, trajectory), source.data[trajectory]
-    return plots.energy(path) if kind == "energy" else plots.bands(path, data, kind=band)
+    if kind == "energy":
+        return plots.energy(path)
+    return plots.bands(path, data, kind=band, wrap=angles)
+
+
+def _region(source: Posterior, dof: int) -> plots.Region | None:
+    """What to show of phase space where no momenta were observed: where the fitted paths are."""
+    chosen = [dof, source.num_dof + dof]
+    if not bool(source.unobserved[chosen].any()):
+        return None
+    means = torch.cat([path.mean[0] for path in source.fitted(num_samples=20)])[:, chosen]
+    low, high = means.amin(0), means.amax(0)
+    margin = 0.15 * (high - low)
+    (q, p) = torch.stack([low - margin, high + margin], 1).tolist()
+    return (q[0], q[1]), (p[0], p[1])
 
 
 def position(source: Posterior | Rollouts, trajectory: str | None) -> int:
@@ -139,10 +169,13 @@ def _curves(
     return posterior.fitted(times, num_samples, seed)
 
 
-def continued(posterior: Posterior, ahead: Rollouts, trajectory: int) -> Any:
+def continued(
+    posterior: Posterior, ahead: Rollouts, trajectory: int, angles: Mapping[str, float]
+) -> Any:
     """A training trajectory with its data and its forecast, in predictive bands."""
     before = fitted(posterior, trajectory, ahead.num_draws, ahead.seed)
-    return plots.bands(join(before, ahead), posterior.data[trajectory], kind="predictive")
+    whole, data = join(before, ahead), posterior.data[trajectory]
+    return plots.bands(whole, data, kind="predictive", wrap=angles)
 
 
 def join(before: Rollouts, after: Rollouts) -> Rollouts:

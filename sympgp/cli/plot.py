@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from sympgp.cli.model_options import angle_option, find_angles
 from sympgp.cli.parameters import PICTURES, InputFile, OutputFile, refuse_same_file, threads_option
 
 HELP = """Draw pictures of FILE: a posterior (.pt) or the draws of a forecast or rollout (.nc).
@@ -37,7 +38,7 @@ Examples:
   sympgp plot fit.pt
   sympgp plot fit.pt --kind residuals
   sympgp plot fit.pt --kind phase -o portrait.png
-  sympgp plot ahead.nc --kind bands --band predictive -o ahead.pdf
+  sympgp plot ahead.nc --kind bands --band predictive --angle angle -o ahead.pdf
 """
 
 KINDS = (
@@ -77,6 +78,7 @@ KINDS = (
     show_default=True,
     help="Bands of the state itself, or of what would be measured of it.",
 )
+@angle_option("A coordinate that is an angle: it is drawn within one turn.")
 @threads_option
 @click.option(
     "-o",
@@ -90,6 +92,7 @@ def plot(
     trajectory: str | None,
     dof: int,
     band: str,
+    angles: tuple[tuple[str, float | None], ...],
     output: Path | None,
 ) -> None:
     """Draw pictures."""
@@ -107,12 +110,13 @@ def plot(
     num_dof = len(source.names) // 2
     if dof >= num_dof:
         raise ValueError(f"--dof: expected a number from 0 to {num_dof - 1}, got {dof}")
+    periods = find_angles(angles, source.names[:num_dof], source.units)
     paths = _paths(output or file.with_suffix(".png"), kinds)
     for path in paths:
         refuse_same_file(file, path)
         check_writable(path)
     for kind, path in zip(kinds, paths, strict=True):
-        pictures.save(pictures.draw(source, kind, index, dof, band), path)
+        pictures.save(pictures.draw(source, kind, index, dof, band, periods), path)
         click.echo(f"Wrote {path}")
 
 

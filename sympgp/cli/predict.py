@@ -7,18 +7,20 @@ from typing import Any
 
 import click
 
+from sympgp.cli.model_options import angle_option, find_angles
 from sympgp.cli.parameters import (
     PICTURES,
     InputFile,
     Number,
     OutputFile,
     State,
+    as_option,
     find_trajectory,
     refuse_same_file,
     threads_option,
     time_grid,
 )
-from sympgp.cli.reading import read_alike, text_options, time_option
+from sympgp.cli.reading import read_alike, read_inputs, text_options, time_option
 
 FORECAST_HELP = """Continue a trajectory that the posterior in FILE was fitted to, or with --data
 a new one of the same system: its states are found from its observations, the field stays as it is.
@@ -33,6 +35,7 @@ Examples:
   sympgp forecast fit.pt --until 20 -o ahead.nc
   sympgp forecast fit.pt --trajectory second --until 20 --step 0.05 -o ahead.nc --plot ahead.png
   sympgp forecast fit.pt --data new.csv --until 20 -o ahead.nc
+  sympgp forecast fit.pt --until 20 --inputs torque.csv -o ahead.nc
 """
 
 ROLLOUT_HELP = """Start new trajectories of the system in FILE from states known exactly.
@@ -46,6 +49,7 @@ ROLLOUT_EXAMPLE = """\b
 Examples:
   sympgp rollout fit.pt --x0 1.0,0.0 --until 20 --step 0.05 -o new.nc
   sympgp rollout fit.pt --x0 -1.0,0.5 --x0 2,0 --until 20 --without-dissipation -o new.nc
+  sympgp rollout fit.pt --x0 1.0,0.0 --until 20 --inputs torque.csv -o new.nc
 """
 
 until_option = click.option(
@@ -67,6 +71,21 @@ samples_option = click.option(
 seed_option = click.option(
     "--seed", type=int, metavar="NUMBER", default=0, show_default=True, help="Seed of the draws."
 )
+inputs_option = click.option(
+    "--inputs",
+    type=InputFile,
+    metavar="TABLE",
+    help="File of the inputs that drive the system, over all times of the prediction: a column of "
+    "times, and one for each input, called as in the data of the fit.",
+)
+inputs_time_option = click.option(
+    "--inputs-time",
+    default="time",
+    metavar="COLUMN",
+    show_default=True,
+    help="Column of the times in that file.",
+)
+wrap_option = angle_option("A coordinate that is an angle: the picture shows it within one turn.")
 output_option = click.option(
     "-o", "--output", type=OutputFile(), required=True, help="Draws to write, such as out.nc."
 )
@@ -99,11 +118,14 @@ plot_option = click.option(
     help='Which trajectory a row of DATA belongs to.  [default: "trajectory", if it is there]',
 )
 @text_options
+@inputs_option
+@inputs_time_option
 @samples_option
 @seed_option
 @threads_option
 @output_option
 @plot_option
+@wrap_option
 def forecast(
     file: Path,
     until: float,
@@ -112,10 +134,13 @@ def forecast(
     data: Path | None,
     time: str,
     trajectory_column: str | None,
+    inputs: Path | None,
+    inputs_time: str,
     samples: int,
     seed: int,
     output: Path,
     plot: Path | None,
+    angles: tuple[tuple[str, float | None], ...],
     **text: Any,
 ) -> None:
     """Continue a training trajectory, or a new one."""
@@ -127,19 +152,24 @@ def forecast(
     shown = posterior.data
     if data is not None:
         shown = read_alike(posterior, data, time, trajectory_column, text)
+    signal = read_inputs(posterior, inputs, inputs_time)
+    periods = find_angles(angles, posterior.names[: posterior.num_dof], posterior.units)
     index = find_trajectory(trajectory, shown.labels)
     times = time_grid(float(shown.times[index][-1]), until, step)
     if data is not None:
         posterior = posterior.condition(shown)
         click.echo(f"{data}: {describe_data(shown)}")
-    ahead = posterior.forecast(times, trajectory=index, num_samples=samples, seed=seed)
+    with as_option("inputs", "--inputs"):
+        ahead = posterior.forecast(
+            times, trajectory=index, num_samples=samples, seed=seed, inputs=signal
+        )
     ahead.to_netcdf(output)
     click.echo(describe_rollouts(ahead))
     click.echo(f"Wrote {output}")
     if plot is not None:
         from sympgp.cli import pictures
 
-        pictures.save(pictures.continued(posterior, ahead, index), plot)
+        pictures.save(pictures.continued(posterior, ahead, index, periods), plot)
         click.echo(f"Wrote {plot}")
 
 
@@ -155,6 +185,8 @@ def forecast(
 )
 @until_option
 @step_option
+@inputs_option
+@inputs_time_option
 @samples_option
 @seed_option
 @threads_option
@@ -168,17 +200,21 @@ def forecast(
 )
 @output_option
 @plot_option
+@wrap_option
 def rollout(
     file: Path,
     x0: tuple[tuple[float, ...], ...],
     until: float,
     step: float | None,
+    inputs: Path | None,
+    inputs_time: str,
     samples: int,
     seed: int,
     without_dissipation: bool,
     discrepancy: bool,
     output: Path,
     plot: Path | None,
+    angles: tuple[tuple[str, float | None], ...],
 ) -> None:
     """Start new trajectories."""
     import sympgp as sg
@@ -188,16 +224,23 @@ def rollout(
     times = time_grid(0.0, until, step)
     posterior = sg.load(file)
     _check_width(x0, posterior.names)
+    if inputs is None and posterior.num_inputs:
+        names = ", ".join(posterior.data.input_names)
+        raise ValueError(f"--inputs: expected a file, since the system is driven by {names}")
+    signal = read_inputs(posterior, inputs, inputs_time)
+    periods = find_angles(angles, posterior.names[: posterior.num_dof], posterior.units)
     if without_dissipation:
         posterior = posterior.without_dissipation()
-    new = posterior.rollout(x0, times, num_samples=samples, seed=seed, discrepancy=discrepancy)
+    how = {"num_samples": samples, "seed": seed, "discrepancy": discrepancy}
+    with as_option("inputs", "--inputs"):
+        new = posterior.rollout(x0, times, inputs=signal, **how)
     new.to_netcdf(output)
     click.echo(describe_rollouts(new))
     click.echo(f"Wrote {output}")
     if plot is not None:
         from sympgp.cli import pictures
 
-        pictures.save(pictures.draw(new, "bands"), plot)
+        pictures.save(pictures.draw(new, "bands", angles=periods), plot)
         click.echo(f"Wrote {plot}")
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sympgp.cli.parameters import as_option
+
 if TYPE_CHECKING:
     from sympgp.posterior import Posterior
     from sympgp.trajectories import Trajectories
@@ -38,6 +40,9 @@ _TEXT_OPTIONS = (
     ),
 )
 
+TEXT = ("sep", "decimal", "skiprows", "encoding")
+"""The names of these options."""
+
 
 def text_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say how a text file is written."""
@@ -53,6 +58,7 @@ def read(path: Path, text: Mapping[str, Any], **columns: Any) -> Trajectories:
         path: the file.
         text: by name, what ``text_options`` say.
         columns: of ``Trajectories.from_file``; None, or none at all, is what the reader assumes.
+            Coordinates without momenta are positions only.
 
     Raises:
         ValueError: the file cannot be read; it is NetCDF, which is not written as text.
@@ -66,6 +72,8 @@ def read(path: Path, text: Mapping[str, Any], **columns: Any) -> Trajectories:
     if "sep" in given:
         given["sep"] = SEPARATORS.get(given["sep"], given["sep"])
     given |= {name: value for name, value in columns.items() if value}
+    if columns.get("q") and not columns.get("p"):
+        given["p"] = None  # positions only
     return sg.Trajectories.from_file(path, **given)
 
 
@@ -78,8 +86,42 @@ def read_alike(
 ) -> Trajectories:
     """Read new trajectories of a posterior's system, from columns of the same names.
 
+    Momenta that were never observed are in no file; inputs are in every one.
+
     Raises:
         ValueError: the file cannot be read.
     """
     names, n = posterior.names, posterior.num_dof
-    return read(path, text, q=names[:n], p=names[n:], time=time, trajectory=trajectory)
+    momenta = () if bool(posterior.unobserved[n:].all()) else names[n:]
+    inputs = posterior.data.input_names
+    return read(path, text, q=names[:n], p=momenta, u=inputs, time=time, trajectory=trajectory)
+
+
+def read_inputs(posterior: Posterior, path: Path | None, time: str) -> Any:
+    """Inputs of a prediction from a table of times and of the inputs that the fit had.
+
+    Returns:
+        What ``inputs=`` of ``Posterior.rollout`` and ``forecast`` take: times (T,) and values
+        (T, m); None without a file.
+
+    Raises:
+        ValueError: the field has no inputs; the file cannot be read, or has gaps.
+    """
+    names = posterior.data.input_names
+    if path is None:
+        return None
+    if not names:
+        raise ValueError(f"--inputs: expected no file, since the field has no inputs, got {path}")
+    # inputs stand where a table of states has coordinates: the same files can be read
+    with as_option("q", "--inputs"), as_option("time", "--inputs-time"):
+        table = read(path, {}, q=names, time=time)
+    if len(table) > 1:
+        raise ValueError(f"--inputs: expected one series of times, {path} has {len(table)}")
+    values = table.states[0][:, : len(names)]
+    gaps = ~values.isfinite().all(1)
+    if bool(gaps.any()):
+        raise ValueError(
+            f"--inputs: expected a value in every cell, {path} has gaps, the first at t = "
+            f"{float(table.times[0][gaps][0]):g}"
+        )
+    return table.times[0], values

@@ -138,7 +138,7 @@ class Approximation:
     @classmethod
     def of(cls, component: GaussianComponent) -> Approximation:
         """Exactly the distribution of a component."""
-        states, num_damping = component.window_states, component.field.dissipation.num_parameters
+        states, num_damping = component.window_states, int(component.field.dissipation.truncated)
         eye = torch.eye(len(component.theta)).to(component.theta)
         root = torch.linalg.solve_triangular(component.factor.mT, eye, upper=True)
         axes, active = _informed(root, component.field.prior_precision(), num_damping)
@@ -330,6 +330,7 @@ class Approximation:
             noise_shape=own.noise_shape,
             noise_rate=own.noise_rate,
             states=states,
+            anchors=None,
         )
 
 

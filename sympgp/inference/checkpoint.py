@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from sympgp.models import HamiltonianModel
+from sympgp.phase_space import CanonicalScaling
 from sympgp.trajectories import Trajectories
 from sympgp.trajectories.paths import check_writable
 
@@ -22,10 +24,26 @@ State = dict[str, Any]
 def fingerprint(data: Trajectories, *settings: object) -> str:
     """A digest of the data and of settings that print what they are."""
     digest = hashlib.sha256(repr(settings).encode())
-    for times, states in zip(data.times, data.states, strict=True):
-        for values in (times, states):
-            digest.update(values.detach().cpu().contiguous().numpy().tobytes())
+    for values in (*data.times, *data.states, *(data.inputs or ())):
+        digest.update(values.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def energy_mark(model: HamiltonianModel) -> list[float]:
+    """Numbers that tell energies apart which print alike: H, its features and their widths.
+
+    At one state and one set of weights, in plain units and with hyperparameters at their medians.
+    """
+    one = torch.ones(2 * model.num_dof, dtype=torch.float64)
+    plain = CanonicalScaling(0.0 * one, one, one[0], 0.0 * one[0], one)
+    energy = model.energy.in_units(plain)
+    priors = energy.hyperpriors(one)
+    basis = energy.basis({name: prior.median for name, prior in priors.items()})
+    w = basis.prior_variance.sqrt()
+    z = one.unsqueeze(0)
+    features = basis.features(z) if basis.linear else basis.features(z, w)
+    widths = [prior.log_stddev for prior in priors.values()]
+    return [*features[0].tolist(), float(basis.value(z, w)), *w.tolist(), *widths]
 
 
 class Checkpoint:

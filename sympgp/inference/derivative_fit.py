@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from sympgp.energies import Hyperparameters, quasi_random_frequencies
 from sympgp.inference.base import Report
-from sympgp.inference.derivative_search import Found, refine, search
+from sympgp.inference.derivative_search import Found, first_noise, refine, search
 from sympgp.inference.evidence import unpack
+from sympgp.inference.feature_regression import FeatureRegression
 from sympgp.inference.pairs import Pairs, PreparedPairs, prepare_pairs
-from sympgp.inference.regression import FeatureRegression, NoiseFit, Regression, Solution
+from sympgp.inference.regression import NoiseFit, Regression, Solution
 from sympgp.inference.search import WORSE
 from sympgp.models import HamiltonianModel
 from sympgp.posterior.component import Component
@@ -24,6 +25,8 @@ from sympgp.trajectories import StateDerivatives
 
 COMPONENTS = 4
 """Regressions in the mixture."""
+LINEARISATIONS = 2
+"""How often the evidence of a field that is not linear is taken about a better solution."""
 SPARE_SHARE = 0.3
 """Below this share of observations that the fit does not use up, the noise is not trusted."""
 STEP = 0.2
@@ -76,11 +79,12 @@ class DerivativeEngine(ABC):
         began = time.perf_counter()
         data = data.to(dtype=torch.float64)  # covariances of gradients need the digits
         prepared = prepare_pairs(model, data)
+        model = model.in_units(prepared.scaling, prepared.pairs.z)
         regression = self.regression(model, prepared)
         report("hyperparameters", None)
-        count = self.num_components
-        found = search(regression, prepared, self.searched(prepared.pairs))
-        fitted = self._mixture(regression, prepared, found, seed, report)
+        regression, found = self._found(regression, prepared)
+        count = self.num_components if found.priors else 1
+        fitted = self._mixture(regression, prepared, found, count, seed, report)
         spare = [1.0 - part.solution.degrees / prepared.pairs.counts for part in fitted]
         notes = _notes(found, torch.stack(spare).mean(0), data)
         if len(fitted) < count:
@@ -103,16 +107,34 @@ class DerivativeEngine(ABC):
             components, prepared.scaling, model.dissipation, data, diagnostics
         )
 
+    def _found(self, regression: Regression, prepared: PreparedPairs) -> tuple[Regression, Found]:
+        """Search; where the evidence is of a linear model, about one solution after another."""
+        pairs = prepared.pairs
+        priors = regression.hyperpriors(prepared.scaling.spread)
+        medians = {name: prior.median for name, prior in priors.items()}
+        regression = regression.started(pairs, medians, first_noise(prepared, pairs))
+        found = search(regression, prepared, self.searched(pairs))
+        for _ in range(0 if regression.exact else LINEARISATIONS):
+            hyper = unpack(priors, found.mean)
+            solution, std, _ = refine(
+                regression, pairs, prepared.noise, hyper, found.rho, found.noise_std
+            )
+            regression = regression.about(solution)
+            last = replace(found, noise_std=std, rho=solution.rho)
+            found = search(regression, prepared, self.searched(pairs), last)
+        return regression, found
+
     def _mixture(
         self,
         regression: Regression,
         prepared: PreparedPairs,
         found: Found,
+        count: int,
         seed: int,
         report: Report,
     ) -> list[_Fitted]:
         """Fits about draws of the hyperparameters, each with features of its own."""
-        count, pairs = self.num_components, prepared.pairs
+        pairs = prepared.pairs
         root = torch.linalg.cholesky(found.covariance)
         points = _stratified(count, len(found.mean), seed).to(root)
         fitted = []
@@ -137,8 +159,9 @@ class DerivativeRegression(DerivativeEngine):
     """Bayesian linear regression of dx/dt on the model's symplectic features ``Psi(x)``.
 
     The default for pairs of states and derivatives; its cost is linear in their number. Friction
-    multiplies the weights and is found with them by Gauss-Newton; each component of the mixture
-    has hyperparameters and spectral points of its own.
+    multiplies the weights and is found with them by Gauss-Newton, as are dissipation of other
+    kinds and parameters of formulas; each component of the mixture has hyperparameters and
+    spectral points of its own.
 
     Example:
         >>> DerivativeRegression(num_components=2)
@@ -147,7 +170,10 @@ class DerivativeRegression(DerivativeEngine):
 
     def regression(self, model: HamiltonianModel, prepared: PreparedPairs) -> Regression:
         """The features of the model's energy."""
-        return FeatureRegression(model.energy, model.dissipation.scaled(prepared.scaling))
+        priors = model.energy.hyperpriors(prepared.scaling.spread)
+        basis = model.energy.basis({name: prior.median for name, prior in priors.items()})
+        damping = model.dissipation.scaled(prepared.scaling)
+        return FeatureRegression(model.energy, damping, basis.linear)
 
 
 def derivative_engine(inference: object, integrator: object) -> DerivativeEngine:

@@ -16,8 +16,10 @@ from sympgp.inference.pairs import NoiseParameters, Pairs, PreparedPairs
 from sympgp.inference.regression import Regression, Solution
 from sympgp.noise import ScaledNoise
 
-START_NOISE, START_FRICTION = 0.1, 0.05
-"""First guesses: a share of the rates' size, and a scaled friction."""
+START_NOISE = 0.1
+"""First guess: a share of the rates' size."""
+FRICTION_REACH = 20.0
+"""How far dissipation parameters may move, by the standard deviation of their prior."""
 WIDE = 3.5
 """How far the logarithms of hyperparameters may move from the medians of their priors, where these
 have a standard deviation of one or less; further in proportion where it is larger."""
@@ -57,7 +59,15 @@ class Found:
 
 @dataclass(frozen=True)
 class Objective:
-    """Log posterior of ``[log hyperparameters, log noise levels, rho]``, H integrated out."""
+    """Log posterior of ``[log hyperparameters, log noise levels, rho]``, H integrated out.
+
+    Attributes:
+        regression: gives the evidence.
+        pairs: the data.
+        priors: of the hyperparameters.
+        noise: levels and their prior.
+        friction_scale: (K,) prior standard deviations of rho; none where it is held.
+    """
 
     regression: Regression
     pairs: Pairs
@@ -74,10 +84,11 @@ class Objective:
         """The named parts, whose sum is maximised."""
         log, log_noise, rho = self.split(vector)
         std = self.noise.unpack(log_noise)
-        hyper = unpack(self.priors, log)
+        hyper, held = unpack(self.priors, log), self.regression.held_rho()
+        friction = rho if held is None else held
         return {
-            "evidence": self.regression.evidence(self.pairs, hyper, rho, std),
-            "hyperparameters": log_prior(self.priors, log),
+            "evidence": self.regression.evidence(self.pairs, hyper, friction, std),
+            "hyperparameters": log_prior(self.priors, log) if self.priors else log.sum(),
             "noise": self.noise.log_prior(std),
             "dissipation": -0.5 * ((rho / self.friction_scale) ** 2).sum(),
         }
@@ -91,23 +102,38 @@ class Objective:
         return -float(total.detach()), -gradient.cpu().numpy().astype(float)
 
 
-def search(regression: Regression, prepared: PreparedPairs, pairs: Pairs) -> Found:
+def first_noise(prepared: PreparedPairs, pairs: Pairs) -> Float[Tensor, " dim"]:
+    """A tenth of the rates, where it is not known."""
+    size = (pairs.rates.square().sum(0) / pairs.counts.clamp(min=1.0)).sqrt()
+    size = torch.where(size > 0.0, size, size.max())
+    return prepared.noise.start(START_NOISE * size)
+
+
+def search(
+    regression: Regression, prepared: PreparedPairs, pairs: Pairs, last: Found | None = None
+) -> Found:
     """Maximise evidence and hyperpriors over hyperparameters, noise and friction together.
 
     Args:
         regression: the prior over H.
         prepared: the scaled data.
         pairs: those of them to use.
+        last: where to begin; at the medians of the hyperpriors when None.
     """
     law = NoiseParameters(prepared.noise)
     priors = regression.hyperpriors(prepared.scaling.spread)
-    scale = regression.dissipation.prior_stddev
+    damping, held = regression.dissipation, regression.held_rho()
+    scale = damping.prior_stddev if held is None else damping.prior_stddev[:0]
     objective = Objective(regression, pairs, priors, law, scale)
-    medians = pack(priors, {name: prior.median for name, prior in priors.items()})
-    size = (pairs.rates.square().sum(0) / pairs.counts.clamp(min=1.0)).sqrt()
-    size = torch.where(size > 0.0, size, size.max())
-    noise = law.pack(prepared.noise.start(START_NOISE * size))
-    start = torch.cat([medians, noise, torch.full_like(scale, START_FRICTION)])
+    medians = scale.new_zeros(0)
+    if priors:  # a formula has none
+        medians = pack(priors, {name: prior.median for name, prior in priors.items()})
+    noise = law.pack(first_noise(prepared, pairs))
+    friction = damping.start() if held is None else scale
+    start = torch.cat([medians, noise, friction])
+    if last is not None:
+        friction = last.rho if held is None else scale
+        start = torch.cat([last.mean, law.pack(last.noise_std), friction])
     centre, ends = medians.tolist(), noise.tolist()
     reach = [
         WIDE * max(1.0, prior.log_stddev)
@@ -115,10 +141,12 @@ def search(regression: Regression, prepared: PreparedPairs, pairs: Pairs) -> Fou
         for _ in range(prior.median.numel())
     ]
     bounds = [(c - r, c + r) for c, r in zip(centre, reach, strict=True)]
-    bounds += [(n - 9.0, n + 3.0) for n in ends] + [(0.0, 20.0 * s) for s in scale.tolist()]
+    least = 0.0 if damping.truncated else -FRICTION_REACH
+    bounds += [(n - 9.0, n + 3.0) for n in ends]
+    bounds += [(least * s, FRICTION_REACH * s) for s in scale.tolist()]
     found = minimize(
         objective,
-        start.cpu().numpy().astype(float),
+        np.clip(start.cpu().numpy().astype(float), *np.array(bounds).T),
         jac=True,
         method="L-BFGS-B",
         bounds=bounds,
@@ -132,7 +160,7 @@ def search(regression: Regression, prepared: PreparedPairs, pairs: Pairs) -> Fou
         log,
         _laplace(objective, optimum, share).to(log),
         law.unpack(log_noise),
-        rho,
+        rho if held is None else held,
         int(found.nfev) + optimum.evaluations,
         optimum.converged,
         _stuck(priors, optimum.values, bounds),
@@ -209,6 +237,8 @@ def _laplace(objective: Objective, optimum: Optimum, share: float) -> Tensor:
     What a bound holds stays there, with the prior's uncertainty where it is a hyperparameter. The
     data searched are a ``share`` of all.
     """
+    if not objective.priors:
+        return torch.zeros(0, 0, dtype=torch.float64)
     precision = prior_precision(objective.priors)
     count, size = len(precision), len(optimum.values)
     prior = np.concatenate([precision, np.zeros(size - count)])

@@ -118,7 +118,7 @@ def defect_posterior(
     linear = linearize(
         problem.field, estimate.theta, path, problem.nodes, problem.windows, problem.step
     )
-    scale = float(estimate.noise_std.mean())
+    scale = float(estimate.noise_std[problem.nodes.counts > 0].mean())
     grid = np.geomspace(1e-3 * scale, LARGEST * scale, count)
     scores = []
     noise = estimate.noise_std

@@ -54,15 +54,13 @@ class FrozenModel:
         nodes: Nodes,
         windows: Windows,
     ) -> FrozenModel:
-        """Freeze about ``path``, whose own ``dz/ds`` at the stages is ``slope``.
+        """Freeze about ``path``, whose ``dz/ds`` at the stages is ``slope`` for what is linear.
 
-        Without a slope the path only says where the field is evaluated, and the base is each
-        window's first state.
+        That is ``(df/dtheta) theta`` of the field that it follows. Without a slope the path is
+        the base itself.
         """
-        shape = path.shape
-        if slope is None:
-            base = path[:, :1].expand(shape)
-        else:
+        shape, base = path.shape, path
+        if slope is not None:
             own = frozen.response(slope.unsqueeze(-1)).reshape(*shape, 1)
             steps = frozen.transition.reshape(*shape, shape[-1])
             moved, _ = chain_sensitivities(steps, own, torch.zeros_like(own[:, 0]))
@@ -101,12 +99,12 @@ class FrozenModel:
 
         The energy's own gradient, which friction multiplies, is that of ``field``.
         """
-        own = HamiltonianField(basis, field.dissipation)
-        w, rho = field.split(theta)
-        z, slope = self.frozen.stages, None
+        slope, (w, _, rho) = None, field.parts(theta)
         if field.dissipation.num_parameters:
+            z, _ = field.split_points(self.frozen.stages)
             slope = field.basis.gradient_map(w)(z.flatten(0, 1)).reshape(z.shape)
-        return own.weighted_response(z, self.frozen.weights, rho, slope)
+        own = field.with_basis(basis)
+        return own.weighted_response(self.frozen.stages, self.frozen.weights, w, rho, slope)
 
     def solve(
         self,
@@ -114,27 +112,45 @@ class FrozenModel:
         field: HamiltonianField,
         theta: Float[Tensor, " own"],
         precision: Float[Tensor, " dim"],
+        hold: bool = False,
     ) -> tuple[Float[Tensor, ""], Float[Tensor, " params"]]:
         """Log evidence of a basis, up to what does not depend on it, and the mean of [w, rho].
 
         ``precision`` (D,) weighs a squared residual of each channel, one over its noise variance.
-        ``rho`` enters as a deviation from its present value, about which the field is linear.
+        What is not linear is linearised about ``theta``, as it was for the base of the path.
+
+        With ``hold``, dissipation that is more than one friction stays as it is. It multiplies the
+        present gradient of H, which the linear model takes as known: matrices free enough would
+        explain by it what H explains now, at no cost, and H would be found to be nothing.
         """
-        num = basis.num_weights
         gram, right = self.normal_equations(self.response(basis, field, theta), precision)
-        rho = theta[field.num_weights :]
-        prior = HamiltonianField(basis, field.dissipation).prior_precision()
-        # The base of rho's deviation: its prior mean is -rho.
-        centre = torch.cat([rho.new_zeros(num), -rho])
-        right = right - gram @ centre
-        stddev = prior.rsqrt()
+        own = field.with_basis(basis)
+        stddev, rho = own.prior_precision().rsqrt(), theta[field.num_weights :]
+        hold = hold and len(rho) > 0 and not field.dissipation.truncated
+        if hold:
+            num = own.num_weights
+            right = right[:num] - gram[:num, num:] @ rho
+            gram, stddev = gram[:num, :num], stddev[:num]
         white = gram * stddev[:, None] * stddev
         white = white + torch.eye(len(stddev), dtype=white.dtype, device=white.device)
         factor = torch.linalg.cholesky(white)
         solved = torch.linalg.solve_triangular(factor, (stddev * right).unsqueeze(-1), upper=False)
         evidence = 0.5 * (solved**2).sum() - factor.diagonal().log().sum()
         mean = stddev * torch.linalg.solve_triangular(factor.mT, solved, upper=True).squeeze(-1)
-        return evidence, mean
+        return evidence, torch.cat([mean, rho]) if hold else mean
+
+
+def linear_rate(
+    field: HamiltonianField,
+    stages: Float[Tensor, "batch stages width"],
+    theta: Float[Tensor, " params"],
+) -> Float[Tensor, "batch stages dim"]:
+    """``(df/dtheta) theta`` at the stages of a path: the field but for what is not linear in it."""
+    points = stages.flatten(0, 1)
+    rate = field.bind(theta)(0.0, points)
+    rest = field.remainder(points, theta)
+    rate = rate if rest is None else rate - rest
+    return rate.unflatten(0, stages.shape[:2])
 
 
 @dataclass(frozen=True)
@@ -199,6 +215,9 @@ def optimise_hyperparameters(
     The evidence may be that of a ``share`` of the data; its curvature is then that much less than
     what all of them have.
     """
+    if not priors:  # a formula has none
+        none = energy.basis({}).prior_variance.new_zeros(0)
+        return HyperPosterior(priors, none, none.new_zeros(0, 0))
     first = pack(priors, start)
 
     def objective(values: np.ndarray) -> tuple[float, np.ndarray]:

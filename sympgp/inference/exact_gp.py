@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sympgp.dissipation import ScaledDissipation
+from sympgp.dissipation import LinearDissipation
 from sympgp.energies import Energy, Hyperparameters, LogNormal
 from sympgp.inference.derivative_fit import DerivativeEngine
 from sympgp.inference.pairs import Pairs, PreparedPairs
@@ -75,6 +75,11 @@ class ExactGP(DerivativeEngine):
     def regression(self, model: HamiltonianModel, prepared: PreparedPairs) -> Regression:
         """The exact kernel's."""
         dissipation = model.dissipation.scaled(prepared.scaling)
+        if not isinstance(dissipation, LinearDissipation):
+            raise ValueError(
+                "inference: ExactGP() takes Conservative() or Friction(), got "
+                f"{type(model.dissipation).__name__}; DerivativeRegression() takes others"
+            )
         family: KernelFamily = EnergyFamily(model.energy)
         if self.base_kernel is not None:
             from sympgp.inference.base_kernels import BaseKernelFamily
@@ -124,7 +129,7 @@ class KernelRegression(Regression):
     """
 
     family: KernelFamily
-    dissipation: ScaledDissipation
+    dissipation: LinearDissipation
 
     def hyperpriors(self, spread: Float[Tensor, " dim"]) -> dict[str, LogNormal]:
         """The family's."""
@@ -202,7 +207,7 @@ class KernelSolution(Solution):
         pairs: Pairs,
         curvature: Float[Tensor, "points dim points dim"],
         kernel: EnergyKernel,
-        dissipation: ScaledDissipation,
+        dissipation: LinearDissipation,
         anchor: Float[Tensor, " k"],
         slope: Float[Tensor, "points dim"] | None,
         noise_std: Float[Tensor, " dim"],

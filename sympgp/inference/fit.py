@@ -17,7 +17,7 @@ from sympgp.inference.stochastic_vi import StochasticVI
 from sympgp.integrators import RK4, Integrator
 from sympgp.models import HamiltonianModel
 from sympgp.posterior import DerivativePosterior, Posterior
-from sympgp.trajectories import StateDerivatives, Trajectories
+from sympgp.trajectories import StateDerivatives, Trajectories, unwrapped
 
 Data = TypeVar("Data", Trajectories, StateDerivatives)
 
@@ -97,6 +97,8 @@ def fit(
     elif isinstance(data, Trajectories):
         engine = _engine(inference, integrator)
         check_data(model, data)
+        if model.energy.angles:
+            data = unwrapped(data, list(model.energy.angles), list(model.energy.angles.values()))
         work = partial(engine.run, model, _on_device(data, device))
     else:
         raise ValueError(f"data: expected an instance of Trajectories, got {type(data).__name__}")
@@ -144,6 +146,29 @@ def _engine(inference: object, integrator: Integrator | None) -> InferenceEngine
     return engine.with_step(integrator.step)
 
 
+def _check_inputs(model: HamiltonianModel, data: Trajectories) -> None:
+    """Refuse inputs that one of both does not know.
+
+    Raises:
+        ValueError: inputs of the data without a model for them, the other way round, or of
+            another number.
+    """
+    width = 0 if data.inputs is None else data.inputs[0].shape[1]
+    if model.inputs is None:
+        if width:
+            raise ValueError(
+                "data: the model has no inputs, but the data have; give the model "
+                "inputs=LearnedInputs(...) or KnownInputs(matrix)"
+            )
+        return
+    if not width:
+        raise ValueError("data: the model has inputs, but the data have none; see inputs= or u=")
+    if width != model.inputs.num_inputs:
+        raise ValueError(
+            f"data: the model has {model.inputs.num_inputs} input(s), but the data have {width}"
+        )
+
+
 def check_data(model: HamiltonianModel, data: Trajectories) -> None:
     """Refuse data that this model cannot be fitted to.
 
@@ -156,17 +181,27 @@ def check_data(model: HamiltonianModel, data: Trajectories) -> None:
             f"data: the model has {model.num_dof} degree(s) of freedom, so states of width "
             f"{2 * model.num_dof} are expected; got {data.state_dim}"
         )
-    if data.inputs is not None:
-        raise ValueError("data: the model has no inputs, but the data have")
+    _check_inputs(model, data)
     if all(int((~x.isnan()).any(1).sum()) < 2 for x in data.states):
         raise ValueError("data: expected a trajectory observed at two times or more, got none")
     states = torch.cat(list(data.states))
+    model.energy.check(states)
+    rest = states.new_zeros(1, data.num_dof)
+    fixed = model.energy.momenta(rest, rest) is not None
     for channel, name in enumerate(data.names):
         seen = states[:, channel][~states[:, channel].isnan()]
+        if not len(seen) and channel >= data.num_dof and fixed:
+            continue  # a momentum that follows from the velocities
         if len(seen) < 4:
+            reason = "a coordinate that is never observed cannot be inferred by this model"
+            if channel >= data.num_dof:
+                reason = (
+                    "nothing fixes the scale of momenta that are never observed: H and all momenta "
+                    "could be multiplied alike; give the model a known mass, SSGP(mass=...), or a "
+                    "formula of the kinetic energy, or measure momenta"
+                )
             raise ValueError(
-                f"data: expected at least 4 observations of {name}, got {len(seen)}; "
-                "a coordinate that is never observed cannot be inferred by this model"
+                f"data: expected at least 4 observations of {name}, got {len(seen)}; {reason}"
             )
         if not float(seen.std()) > 1e-12 * float(seen.abs().max()):
             raise ValueError(f"data: {name} never changes, so there is nothing to learn from it")

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from sympgp.energies import quasi_random_frequencies
-from sympgp.fields import HamiltonianField
 from sympgp.inference.base import InferenceEngine, Report
 from sympgp.inference.discrepancy import DefectPosterior
 from sympgp.inference.evidence import FrozenModel, HyperPosterior
@@ -18,6 +17,8 @@ from sympgp.inference.search import OSCILLATION, WORSE, Search
 from sympgp.inference.start import Prepared, integral_form, prepare
 from sympgp.models import HamiltonianModel
 from sympgp.posterior import Component, Diagnostics, GaussianComponent, Posterior, WindowStates
+from sympgp.posterior.diagnostics import unobserved
+from sympgp.posterior.ridge import chosen_states
 from sympgp.shooting.layout import Windows
 from sympgp.shooting.levenberg_marquardt import Solution
 from sympgp.trajectories import Trajectories
@@ -93,11 +94,15 @@ class GaussNewton(InferenceEngine):
         """Fit, see :class:`GaussNewton`."""
         began = time.perf_counter()
         report("smoothing the data", None)
-        prepared = prepare(data, model.noise, self.step, DEFAULT_STEP)
-        energy, scaling = model.energy, prepared.scaling
+        prepared = prepare(
+            data, model.noise, self.step, DEFAULT_STEP, model.energy.momenta, model.interpolation
+        )
+        scaling = prepared.scaling
+        model = model.in_units(scaling, prepared.known_states)
+        energy = model.energy
         priors = energy.hyperpriors(scaling.spread)
         hyper = {name: prior.median for name, prior in priors.items()}
-        search = self._start(model, prepared, report)
+        search = self._start(model, prepared, data, report)
         joined = search.grow_windows()
         window_time = search.duration
         search.refine_noise()
@@ -121,15 +126,18 @@ class GaussNewton(InferenceEngine):
             solver_error=error,
             inflation=tuple((search.inflation * search.noise.information).tolist()),
             notes=notes + _scarcity(search, data.names),
+            unobserved=unobserved(data),
         )
         return Posterior(components, scaling, model.dissipation, data, diagnostics)
 
-    def _start(self, model: HamiltonianModel, prepared: Prepared, report: Report) -> Search:
+    def _start(
+        self, model: HamiltonianModel, prepared: Prepared, data: Trajectories, report: Report
+    ) -> Search:
         """The integral form's weights on the smoothed path."""
         report("integral form", None)
         priors = model.energy.hyperpriors(prepared.scaling.spread)
         basis = model.energy.basis({name: prior.median for name, prior in priors.items()})
-        field = HamiltonianField(basis, model.dissipation.scaled(prepared.scaling))
+        field = model.field(basis, prepared.scaling, data)
         path = prepared.path
         return Search(
             nodes=prepared.nodes,
@@ -160,9 +168,11 @@ class GaussNewton(InferenceEngine):
         """Refit about draws of the hyperparameters and spectral points; and notes on failures."""
         few = model.num_dof < MANY
         count = self.num_components or (COMPONENTS if few else 1)
+        if not found.priors:  # nothing to draw: a formula
+            count = 1
         if count == 1:
             hyper = found.hyperparameters(found.mean)
-            notes = () if few or self.num_components else (ALONE,)
+            notes = () if few or self.num_components or not found.priors else (ALONE,)
             return (component(search, prepared, hyper),), notes
         components: list[Component] = []
         failed: list[int] = []
@@ -174,9 +184,7 @@ class GaussNewton(InferenceEngine):
             energy = model.energy if k == 0 else model.energy.redraw(seed + 7919 * k)
             one = replace(search)
             one.defect_std = jumps[ranks[k]]
-            one.change_field(
-                frozen, HamiltonianField(energy.basis(hyper), search.field.dissipation)
-            )
+            one.change_field(frozen, search.field.with_basis(energy.basis(hyper)))
             try:
                 one.solve(f"component {k + 1} of {count}", 0.1)
             except FloatingPointError:
@@ -201,7 +209,8 @@ def _scarcity(search: Search, names: tuple[str, ...]) -> tuple[str, ...]:
     solution = search.solution
     if solution is None:
         return ()
-    share = (search.nodes.counts - solution.degrees) / search.nodes.counts
+    counts = search.nodes.counts
+    share = torch.where(counts > 0, (counts - solution.degrees) / counts.clamp(min=1.0), 1.0)
     return tuple(
         f"{name} has hardly more observations than the fit has freedom: its noise, and with it "
         "the bands, may be far too small"
@@ -237,6 +246,7 @@ def component(search: Search, prepared: Prepared, hyper: dict[str, Tensor]) -> G
         noise_dof=search.noise.dof,
         hyperparameters=hyper,
         states=states,
+        anchors=chosen_states(search.states[search.nodes.mask.any(1)]),
     )
 
 

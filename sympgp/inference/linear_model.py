@@ -18,10 +18,10 @@ from torch import Tensor
 
 from sympgp.energies.base import Basis
 from sympgp.fields import HamiltonianField
-from sympgp.inference.evidence import FrozenModel
+from sympgp.inference.evidence import FrozenModel, linear_rate
 from sympgp.shooting.layout import Windows
 from sympgp.shooting.levenberg_marquardt import Problem, Solution
-from sympgp.shooting.sensitivities import INITIAL_VARIANCE, chain_sensitivities, freeze
+from sympgp.shooting.sensitivities import INITIAL_VARIANCE, Drive, chain_sensitivities, freeze
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,9 @@ class LinearModel:
         path, end, _ = problem.evaluate(estimate)
         count, slots, dim = path.shape
         dt = nodes.dt[windows.nodes.reshape(-1)]
-        frozen = freeze(field, theta, path.reshape(-1, dim), dt, problem.step)
-        slope = field.bind(theta)(0.0, frozen.stages.flatten(0, 1)).reshape(frozen.stages.shape)
+        drive = Drive.over(nodes, windows.nodes.reshape(-1))
+        frozen = freeze(field, theta, path.reshape(-1, dim), dt, problem.step, drive)
+        slope = linear_rate(field, frozen.stages, theta)
         model = FrozenModel.about(frozen, slope, path, nodes, windows)
         layout = Rows(
             windows,
@@ -129,11 +130,11 @@ class LinearModel:
     def rows(self, basis: Basis) -> Float[Tensor, "rows weights"]:
         """``R(basis)``, differentiable in the basis."""
         whole = _response(self.frozen, basis, self.field, self.theta, self.layout)
-        return whole[:, : basis.num_weights]
+        return whole[:, : self.field.with_basis(basis).num_weights]
 
     def log_evidence(self, basis: Basis) -> Float[Tensor, ""]:
         """Of a basis, all unknowns integrated out, up to what does not depend on it."""
-        stddev = basis.prior_variance.sqrt()
+        stddev = self.field.with_basis(basis).weight_variance.sqrt()
         rows = torch.cat([self.rows(basis) * stddev, self.lever, self.target.unsqueeze(1)], 1)
         own = torch.cat([self.prior_lever, self.prior_target.unsqueeze(1)], 1)
         gram = rows.mT @ rows

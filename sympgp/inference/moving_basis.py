@@ -29,12 +29,14 @@ class MovingBasis(Basis):
         """The features at these logarithms of the hyperparameters."""
         return self.energy.basis(unpack(self.priors, log))
 
-    def features(self, z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch weights"]:
+    def features(
+        self, z: Float[Tensor, "*batch dim"], w: Float[Tensor, " weights"] | None = None
+    ) -> Float[Tensor, "*batch weights"]:
         """There are none."""
         raise TypeError("features depend on hyperparameters that are unknown")
 
     def feature_gradient(
-        self, z: Float[Tensor, "*batch dim"]
+        self, z: Float[Tensor, "*batch dim"], w: Float[Tensor, " weights"] | None = None
     ) -> Float[Tensor, "*batch dim weights"]:
         """There are none."""
         raise TypeError("features depend on hyperparameters that are unknown")

@@ -11,15 +11,17 @@ from os import PathLike
 
 import torch
 
+from sympgp.energies import Energy
 from sympgp.inference.base import InferenceEngine, Report
 from sympgp.inference.chains import Chain, Tuning, run_chains
-from sympgp.inference.checkpoint import Checkpoint, fingerprint
+from sympgp.inference.checkpoint import Checkpoint, energy_mark, fingerprint
 from sympgp.inference.convergence import Convergence, notes_on_transitions
 from sympgp.inference.evidence import optimise_hyperparameters
-from sympgp.inference.gauss_newton import GaussNewton
+from sympgp.inference.gauss_newton import DEFAULT_STEP, GaussNewton
 from sympgp.inference.kept_chains import KeptChains
 from sympgp.inference.linear_model import LinearModel
 from sympgp.inference.sampled import components, monitored
+from sympgp.inference.start import prepare
 from sympgp.inference.target import Target
 from sympgp.inference.warm_start import WarmStart, same_data
 from sympgp.inference.whitening import Whitening
@@ -165,7 +167,7 @@ class NUTS(InferenceEngine):
         """What a checkpoint belongs to."""
         start = self.warm_start if isinstance(self.warm_start, GaussNewton) else None
         settings = replace(self, num_samples=1, warm_start=start or GaussNewton(), checkpoint=None)
-        about = (model.dissipation, model.noise, type(model.energy).__name__, model.num_dof)
+        about = (model.dissipation, model.inputs, model.noise, energy_mark(model))
         return fingerprint(data, settings, start is None, seed, about)
 
     def _first(
@@ -185,18 +187,17 @@ class NUTS(InferenceEngine):
         Raises:
             ValueError: the warm start is of another model.
         """
-        basis, known = warm.component.field.basis, warm.component.hyperparameters
-        energy, hyper = model.energy, None
         linear = LinearModel.about(warm.problem, warm.component.field, warm.solution)
-        if self.hyperparameters:
-            own = energy.basis(known)
-            if own.num_weights != basis.num_weights or not torch.allclose(
-                own.features(warm.solution.path[0]), basis.features(warm.solution.path[0])
-            ):
-                raise ValueError("warm_start: expected a posterior of the same model")
+        energy, hyper = None, None
+        if self.hyperparameters and warm.component.hyperparameters:
+            energy = _same_energy(warm, model, first)
             priors = energy.hyperpriors(first.scaling.spread)
             hyper = optimise_hyperparameters(
-                linear.log_evidence, energy, priors, known, curvature=True
+                linear.log_evidence,
+                energy,
+                priors,
+                warm.component.hyperparameters,
+                curvature=True,
             )
         estimate = warm.solution.estimate
         whitening = Whitening.about(
@@ -206,9 +207,30 @@ class NUTS(InferenceEngine):
             estimate.noise_std,
             warm.noise_shape(),
             hyper,
-            energy if self.hyperparameters else None,
+            energy,
         )
         return Target.of(warm.density(), whitening)
+
+
+def _same_energy(warm: WarmStart, model: HamiltonianModel, first: Posterior) -> Energy:
+    """The model's energy as the warm start has it, in scaled units.
+
+    Raises:
+        ValueError: the warm start is of another model.
+    """
+    prepared = prepare(
+        first.data, model.noise, None, DEFAULT_STEP, model.energy.momenta, model.interpolation
+    )
+    energy = model.in_units(first.scaling, prepared.known_states).energy
+    field, theta = warm.component.field, warm.solution.estimate.theta
+    basis, w = field.basis, theta[: field.basis.num_weights]
+    own = energy.basis(warm.component.hyperparameters)
+    z = warm.solution.path[0]
+    if own.num_weights != basis.num_weights or not torch.allclose(
+        own.features(z, w), basis.features(z, w)
+    ):
+        raise ValueError("warm_start: expected a posterior of the same model")
+    return energy
 
 
 def _notes_on_model(warm: WarmStart, known: Diagnostics) -> tuple[str, ...]:

@@ -102,13 +102,19 @@ def check_pairs(model: HamiltonianModel, data: StateDerivatives) -> None:
     """Refuse pairs that this model cannot be fitted to.
 
     Raises:
-        ValueError: another number of degrees of freedom; fewer than four pairs; a coordinate or
-            all derivatives that never change; noise other than Gaussian.
+        ValueError: another number of degrees of freedom; inputs; fewer than four pairs; a
+            coordinate or all derivatives that never change; noise other than Gaussian; a formula
+            that does not work at the states.
     """
     if data.num_dof != model.num_dof:
         raise ValueError(
             f"data: the model has {model.num_dof} degree(s) of freedom, so states of width "
             f"{2 * model.num_dof} are expected; got {data.state_dim}"
+        )
+    if model.inputs is not None:
+        raise ValueError(
+            "inputs: pairs of states and derivatives come without inputs; expected a model with "
+            "inputs=None, or Trajectories with inputs as data"
         )
     if model.noise.degrees_of_freedom is not None:
         raise ValueError(
@@ -125,6 +131,7 @@ def check_pairs(model: HamiltonianModel, data: StateDerivatives) -> None:
             raise ValueError(f"data: {name} never changes, so it has no scale to be measured by")
     if not float(data.derivatives.nan_to_num().abs().max()) > 0.0:
         raise ValueError("data: all derivatives are zero, so there is nothing to learn from them")
+    model.energy.check(data.states)
 
 
 @dataclass(frozen=True)

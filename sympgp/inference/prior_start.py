@@ -33,6 +33,7 @@ from sympgp.models import HamiltonianModel
 from sympgp.posterior import GaussianComponent
 from sympgp.shooting.density import JointDensity
 from sympgp.shooting.layout import Windows
+from sympgp.trajectories import Trajectories
 
 FIRST_WINDOW, FIRST_DEFECT = 1.0, 0.3
 """Duration of the first windows, scaled, a sixth of an oscillation; and size of the jumps."""
@@ -82,6 +83,7 @@ class PriorStart:
         cls,
         model: HamiltonianModel,
         prepared: Prepared,
+        data: Trajectories,
         schedule: Schedule,
         checkpoint: Checkpoint,
         seed: int,
@@ -90,14 +92,14 @@ class PriorStart:
         """At the prior's mean, on the smoothed path."""
         priors = model.energy.hyperpriors(prepared.scaling.spread)
         basis = model.energy.basis({name: prior.median for name, prior in priors.items()})
-        field = HamiltonianField(basis, model.dissipation.scaled(prepared.scaling))
+        field = model.field(basis, prepared.scaling, data)
         path = prepared.path
         search = Search(
             nodes=prepared.nodes,
             noise=prepared.noise,
             step=prepared.step,
             field=field,
-            theta=path.stages.new_zeros(field.num_parameters),
+            theta=_prior_mean(field),
             states=path.stages[:, 0],
             noise_std=path.noise_std,
             inflation=torch.full_like(path.noise_std, 1.0 / prepared.noise.information),
@@ -123,6 +125,8 @@ class PriorStart:
             frozen, found = self.search.learn_hyperparameters(energy, priors, hyper, last)
             hyper = found.hyperparameters(found.mean)
             self._train(f"fitting, round {k + 1}", hyper)
+        if not priors:  # nothing to draw: a formula
+            count, jumps = 1, [self.search.defect_std]
         root = torch.linalg.cholesky(found.covariance)
         points = _stratified(count, len(found.mean) + 1, self.seed).to(found.mean)
         ranks = points[:, -1].argsort().argsort().tolist()
@@ -133,7 +137,7 @@ class PriorStart:
             own = energy if k == 0 else energy.redraw(self.seed + 7919 * k)
             one = replace(self.search, defect_std=jumps[ranks[k]])
             if count > 1:
-                one.change_field(frozen, HamiltonianField(own.basis(hyper), one.field.dissipation))
+                one.change_field(frozen, one.field.with_basis(own.basis(hyper)))
             mixed.append(of_search(one, hyper))
         return mixed
 
@@ -172,7 +176,7 @@ class PriorStart:
             Following.of(search.windows.chain, mean),
             torch.tensor([len(prior) - 1], device=prior.device),
             (shape, torch.where(known, 1.0, shape) * search.noise_std**2, search.noise.group),
-            search.field.dissipation.num_parameters,
+            int(search.field.dissipation.truncated),
         )
 
     def _density(self) -> JointDensity:
@@ -249,6 +253,14 @@ class PriorStart:
         nodes = self.search.nodes
         residual = (self.search.states - nodes.values) * nodes.weights.sqrt()
         return autocorrelation_time(residual, nodes)
+
+
+def _prior_mean(field: HamiltonianField) -> Tensor:
+    """Weights of zero, and dissipation where it acts: some kinds are at rest at zero."""
+    theta = torch.zeros_like(field.prior_precision())
+    if not field.dissipation.truncated:
+        theta[field.num_weights :] = field.dissipation.start()
+    return theta
 
 
 def _trained_mean(

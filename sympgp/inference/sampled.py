@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sympgp.fields import HamiltonianField
+from sympgp.fields import HamiltonianField, as_points
 from sympgp.inference.chains import Chain
 from sympgp.inference.target import Target
 from sympgp.inference.warm_start import WarmStart
 from sympgp.inference.whitening import Unknowns
 from sympgp.posterior import Component, JointDraws, Posterior, SampledComponent
+from sympgp.posterior.parameters import named
 
 MOST_DRAWS = 2000
 """Draws that are kept where all share their features, chosen evenly."""
@@ -100,7 +100,7 @@ def _moving_fields(
         raise RuntimeError("hyperparameters are not among the unknowns")
     for log in log_hyper:
         hyper = whitening.hyper.hyperparameters(log)
-        yield replace(warm.component.field, basis=whitening.energy.basis(hyper)), hyper
+        yield warm.component.field.with_basis(whitening.energy.basis(hyper)), hyper
 
 
 def monitored(
@@ -112,23 +112,26 @@ def monitored(
 ) -> dict[str, Float[Tensor, "chains draws"]]:
     """Quantities that users ask about, by name.
 
-    The density, friction, noise, first states, hyperparameters, and the field at states that are
-    spread over the data.
+    The density, friction, parameters of formulas, noise, first states, hyperparameters, and the
+    field without inputs at states that are spread over the data.
     """
     shape = positions.shape[:2]
     nodes, scaling, names = warm.problem.nodes, first.scaling, first.names
     blocks = positions.flatten(0, 1).split(BLOCK)
     found = {"the log density": torch.cat([target(block) for block in blocks])}
-    for k in range(len(target.whitening.damping_unit)):
-        found["friction"] = unknowns.theta[:, warm.component.field.num_weights + k]
+    found.update(_named(warm, unknowns))
     for channel, name in enumerate(names):
-        found[f"the noise of {name}"] = unknowns.noise_std[:, channel]
+        if name not in first.diagnostics.unobserved:
+            found[f"the noise of {name}"] = unknowns.noise_std[:, channel]
         for path, window in enumerate(warm.problem.windows.chain[:, 0].tolist()):
             label = first.data.labels[path]
             found[f"the first {name} of trajectory {label}"] = unknowns.start[:, window, channel]
     for column, name in enumerate(_hyper_names(target)):
         found[name] = unknowns.log_hyper[:, column]
     whole = nodes.values[nodes.mask.all(1)]
+    if first.diagnostics.unobserved:
+        windows = warm.problem.windows.nodes
+        whole = warm.solution.path[windows < nodes.first[-1]]
     if len(whole):
         index = torch.linspace(0, len(whole) - 1, min(len(whole), PLACES)).round().long()
         z = whole[index.to(whole.device)]
@@ -138,6 +141,21 @@ def monitored(
             for channel, name in enumerate(names):
                 found[f"d{name}/dt at ({where})"] = rates[:, place, channel]
     return {name: value.cpu().reshape(shape) for name, value in found.items()}
+
+
+def _named(warm: WarmStart, unknowns: Unknowns) -> dict[str, Tensor]:
+    """Coefficients of the dissipation and parameters of formulas, of every draw."""
+    field = warm.component.field
+    w, _, rho = field.parts(unknowns.theta)
+    every = named(field.basis, w)
+    if field.dissipation.num_parameters:
+        every["friction"] = field.dissipation.coefficients(rho)
+    found = {}
+    for name, values in every.items():
+        columns = values.reshape(len(values), -1)
+        for k, column in enumerate(columns.mT):
+            found[name if columns.shape[1] == 1 else f"{name} {k + 1}"] = column
+    return found
 
 
 def _hyper_names(target: Target) -> list[str]:
@@ -154,11 +172,11 @@ def _hyper_names(target: Target) -> list[str]:
 def _field_at(
     target: Target, warm: WarmStart, unknowns: Unknowns, z: Float[Tensor, "places dim"]
 ) -> Float[Tensor, "draws places dim"]:
-    theta = unknowns.theta
+    theta, field = unknowns.theta, warm.component.field
+    if field.num_inputs:
+        z = as_points(z, z.new_zeros(field.num_inputs))
     if target.whitening.hyper is None:
-        bound = warm.component.field.bind(theta)
+        bound = field.bind(theta)
         return bound(0.0, z.expand(len(theta), *z.shape))
     fields = _moving_fields(target, warm, unknowns.log_hyper)
-    return torch.stack(
-        [field.bind(row)(0.0, z) for (field, _), row in zip(fields, theta, strict=True)]
-    )
+    return torch.stack([own.bind(row)(0.0, z) for (own, _), row in zip(fields, theta, strict=True)])

@@ -21,6 +21,7 @@ from sympgp.inference.discrepancy import (
 from sympgp.inference.evidence import (
     FrozenModel,
     HyperPosterior,
+    linear_rate,
     optimise_hyperparameters,
 )
 from sympgp.noise import ScaledNoise
@@ -31,7 +32,7 @@ from sympgp.shooting.levenberg_marquardt import (
     Solution,
     levenberg_marquardt,
 )
-from sympgp.shooting.sensitivities import freeze, nominal_path
+from sympgp.shooting.sensitivities import Drive, freeze, nominal_path
 
 FIRST_WINDOW = 3.0
 """Duration of the first shooting windows, scaled: half an oscillation."""
@@ -177,15 +178,15 @@ class Search:
         windows = Windows.of_duration(self.nodes, duration).thinned(EVIDENCE_ROWS // dim)
         index = windows.nodes.reshape(-1)
         dt, step = self.nodes.dt[index], max(self.step, EVIDENCE_STEP)
-        frozen = freeze(self.field, self.theta, self.states[index], dt, step).merged()
-        slope = self.field.bind(self.theta)(0.0, frozen.stages.flatten(0, 1))
-        path = self.states[windows.nodes]
-        slope = slope.reshape(frozen.stages.shape)
-        return FrozenModel.about(frozen, slope, path, self.nodes, windows)
+        drive = Drive.over(self.nodes, index)
+        frozen = freeze(self.field, self.theta, self.states[index], dt, step, drive).merged()
+        slope = linear_rate(self.field, frozen.stages, self.theta)
+        return FrozenModel.about(frozen, slope, self.states[windows.nodes], self.nodes, windows)
 
     def change_field(self, model: FrozenModel, field: HamiltonianField) -> None:
         """Take other features and the weights that suit them best about the frozen path."""
-        _, self.theta = model.solve(field.basis, self.field, self.theta, self.estimate().precision)
+        precision = self.estimate().precision
+        _, self.theta = model.solve(field.basis, self.field, self.theta, precision, hold=True)
         self.field = field
 
     def learn_hyperparameters(
@@ -200,7 +201,7 @@ class Search:
         longest = EVIDENCE_WINDOW if self.duration >= OSCILLATION else self.duration
         model, precision = self.frozen_model(longest), self.estimate().precision
         found = optimise_hyperparameters(
-            lambda basis: model.solve(basis, self.field, self.theta, precision)[0],
+            lambda basis: model.solve(basis, self.field, self.theta, precision, hold=True)[0],
             energy,
             priors,
             start,
@@ -208,7 +209,7 @@ class Search:
             share=float(model.weights.sum() / self.nodes.weights.sum()),
         )
         basis = energy.basis(found.hyperparameters(found.mean))
-        self.change_field(model, HamiltonianField(basis, self.field.dissipation))
+        self.change_field(model, self.field.with_basis(basis))
         return model, found
 
     def refine_step(self) -> float:

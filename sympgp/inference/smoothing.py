@@ -33,17 +33,24 @@ class SmoothedPath:
     Attributes:
         stages: (N + 1, Q, D) at fractions 0, 1/2, 1, ... of each interval's equal parts.
         noise_std: (D,).
-        speed: mean square of dz/ds over mean square of z, averaged over channels.
+        rates: (N + 1, Q, D) dz/ds at the same points, where they were asked for.
     """
 
     stages: Float[Tensor, "nodes stages dim"]
     noise_std: Float[Tensor, " dim"]
+    rates: Float[Tensor, "nodes stages dim"] | None = None
 
 
 def _matern(distance: Tensor) -> Tensor:
     """Matern-5/2 correlation."""
     scaled = math.sqrt(5.0) * distance
     return (1.0 + scaled + scaled**2 / 3.0) * torch.exp(-scaled)
+
+
+def _matern_slope(difference: Tensor) -> Tensor:
+    """Derivative of the Matern-5/2 correlation with respect to a signed difference."""
+    scaled = math.sqrt(5.0) * difference.abs()
+    return -5.0 / 3.0 * difference * (1.0 + scaled) * torch.exp(-scaled)
 
 
 @dataclass(frozen=True)
@@ -83,12 +90,19 @@ class _Pieces:
 
     def predict(self, log: Tensor, queries: Tensor) -> Tensor:
         """Posterior mean at queries (C, Q)."""
-        factor = self.factor(log)
-        weights = torch.cholesky_solve(self.values.unsqueeze(-1), factor)
-        lengthscale, deviation, _ = log.exp().unbind()
-        distance = (queries[:, :, None] - self.times[:, None, :]).abs() / lengthscale
-        cross = deviation**2 * _matern(distance) * self.mask[:, None, :]
-        return (cross @ weights).squeeze(-1)
+        difference = (queries[:, :, None] - self.times[:, None, :]) / log[0].exp()
+        return (_matern(difference.abs()) @ self._weights(log)).squeeze(-1)
+
+    def predict_rates(self, log: Tensor, queries: Tensor) -> Tensor:
+        """Its derivative at queries (C, Q)."""
+        lengthscale = log[0].exp()
+        difference = (queries[:, :, None] - self.times[:, None, :]) / lengthscale
+        return (_matern_slope(difference) @ self._weights(log)).squeeze(-1) / lengthscale
+
+    def _weights(self, log: Tensor) -> Tensor:
+        """By which correlations with the observations are summed, (C, L, 1)."""
+        weights = torch.cholesky_solve(self.values.unsqueeze(-1), self.factor(log))
+        return torch.exp(2.0 * log[1]) * weights * self.mask.unsqueeze(-1)
 
 
 def _fit_channel(pieces: _Pieces) -> Tensor:
@@ -131,31 +145,45 @@ def _fit_channel(pieces: _Pieces) -> Tensor:
     return torch.tensor(log, dtype=pieces.values.dtype, device=pieces.values.device)
 
 
-def smooth(nodes: Nodes, parts: int) -> SmoothedPath:
-    """Smooth every channel; states at ``2 parts + 1`` evenly spaced points of each interval."""
-    index_time = nodes.times / nodes.dt[nodes.dt > 0].median()
-    index_dt = nodes.dt / nodes.dt[nodes.dt > 0].median()
+def smooth(nodes: Nodes, parts: int, rates: bool = False) -> SmoothedPath:
+    """Smooth every channel; states at ``2 parts + 1`` evenly spaced points of each interval.
+
+    Channels without any observation are zero, with noise one.
+
+    Args:
+        nodes: the data.
+        parts: of each interval.
+        rates: whether the derivatives are wanted too.
+    """
+    unit = _interval(nodes)
+    index_time, index_dt = nodes.times / unit, nodes.dt / unit
     fractions = torch.linspace(0, 1, 2 * parts + 1, dtype=nodes.dt.dtype, device=nodes.dt.device)
     queries = index_time[:, None] + fractions * index_dt[:, None]
     member, core = _cut(nodes)
     stages = queries.new_zeros(*queries.shape, nodes.values.shape[1])
-    noise = []
+    slopes = torch.zeros_like(stages)
+    noise = stages.new_ones(stages.shape[-1])
     for channel in range(nodes.values.shape[1]):
+        if not bool(nodes.mask[:, channel].any()):
+            continue
         mask = nodes.mask[member, channel]
         weights = nodes.weights[member, channel]
         pieces = _Pieces(index_time[member], nodes.values[member, channel], mask, weights)
         log = _fit_channel(pieces)
-        predicted = pieces.predict(log, queries[core].reshape(len(core), -1))
-        stages[core, :, channel] = predicted.reshape(*core.shape, -1)
-        noise.append(log[2].exp())
-    return SmoothedPath(stages, torch.stack(noise))
+        wanted = queries[core].reshape(len(core), -1)
+        stages[core, :, channel] = pieces.predict(log, wanted).reshape(*core.shape, -1)
+        if rates:
+            slope = pieces.predict_rates(log, wanted) / unit
+            slopes[core, :, channel] = slope.reshape(*core.shape, -1)
+        noise[channel] = log[2].exp()
+    return SmoothedPath(stages, noise, slopes if rates else None)
 
 
 def smooth_robustly(
-    nodes: Nodes, noise: ScaledNoise, parts: int
+    nodes: Nodes, noise: ScaledNoise, parts: int, rates: bool = False
 ) -> tuple[Nodes, ScaledNoise, SmoothedPath]:
     """Smooth, and under Student's t weigh the residuals and smooth again until both agree."""
-    path = smooth(nodes, parts)
+    path = smooth(nodes, parts, rates)
     if noise.dof is None:
         return nodes, noise, path
     for _ in range(REWEIGHTINGS):
@@ -163,24 +191,38 @@ def smooth_robustly(
         # With the degrees of freedom at hand: a smoother's residuals say little about tails.
         _, std = replace(noise, free=False).refined(residual, nodes.mask)
         nodes = nodes.reweighted(noise.weights(residual, std))
-        path = smooth(nodes, parts)
+        path = smooth(nodes, parts, rates)
     return nodes, noise, path
 
 
+def _interval(nodes: Nodes) -> Tensor:
+    """Median interval between observed nodes; others only split gaps or carry inputs."""
+    seen = nodes.mask.any(1)
+    bounds = zip(nodes.first[:-1], nodes.first[1:], strict=True)
+    steps = [nodes.times[begin:end][seen[begin:end]].diff() for begin, end in bounds]
+    return torch.cat(steps).median()
+
+
 def _cut(nodes: Nodes) -> tuple[Tensor, Tensor]:
-    """Nodes of each overlapping piece (C, L) and of its core (C, K), padded by the last node."""
+    """Observed nodes of each overlapping piece (C, L) and all of its core (C, K).
+
+    Both are padded by the last node.
+    """
     members, cores = [], []
+    seen = nodes.mask.any(1)
     for begin, end in zip(nodes.first[:-1], nodes.first[1:], strict=True):
-        pieces = math.ceil((end - begin) / CORE)
-        edges = [begin + (end - begin) * k // pieces for k in range(pieces + 1)]
-        for left, right in zip(edges[:-1], edges[1:], strict=True):
-            low, high = max(begin, left - OVERLAP), min(end, right + OVERLAP)
-            members.append(torch.arange(low, high))
-            cores.append(torch.arange(left, right))
+        observed = begin + seen[begin:end].nonzero().flatten()
+        count = len(observed)
+        pieces = math.ceil(count / CORE)
+        edges = [count * k // pieces for k in range(pieces + 1)]
+        starts = [begin, *observed[edges[1:-1]].tolist(), end]
+        for k in range(pieces):
+            low, high = max(0, edges[k] - OVERLAP), min(count, edges[k + 1] + OVERLAP)
+            members.append(observed[low:high])
+            cores.append(torch.arange(starts[k], starts[k + 1], device=observed.device))
     padding = nodes.first[-1]
     pad = torch.nn.utils.rnn.pad_sequence
-    device = nodes.dt.device
     return (
-        pad(members, batch_first=True, padding_value=padding).to(device),
-        pad(cores, batch_first=True, padding_value=padding).to(device),
+        pad(members, batch_first=True, padding_value=padding),
+        pad(cores, batch_first=True, padding_value=padding),
     )

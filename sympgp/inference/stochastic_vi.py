@@ -12,7 +12,7 @@ import torch
 
 from sympgp.inference.ascent import Ascended, Schedule
 from sympgp.inference.base import InferenceEngine, Report
-from sympgp.inference.checkpoint import Checkpoint, fingerprint
+from sympgp.inference.checkpoint import Checkpoint, energy_mark, fingerprint
 from sympgp.inference.gauss_newton import COMPONENTS, DEFAULT_STEP, MANY, GaussNewton
 from sympgp.inference.prior_start import PriorStart
 from sympgp.inference.start import prepare
@@ -21,6 +21,7 @@ from sympgp.integrators import RK4, FixedStepIntegrator, Integrator
 from sympgp.models import HamiltonianModel
 from sympgp.phase_space import CanonicalScaling
 from sympgp.posterior import Diagnostics, GaussianComponent, Posterior
+from sympgp.posterior.diagnostics import unobserved
 from sympgp.shooting.layout import Nodes
 from sympgp.trajectories import Trajectories
 
@@ -147,12 +148,8 @@ class StochasticVI(InferenceEngine):
     def _mark(self, model: HamiltonianModel, data: Trajectories, seed: int) -> str:
         """What a checkpoint belongs to."""
         settings = replace(self, checkpoint=None)
-        # Features at one point tell energies apart that print alike.
-        one = torch.ones(2 * model.num_dof, dtype=torch.float64)
-        priors = model.energy.hyperpriors(one)
-        basis = model.energy.basis({name: prior.median for name, prior in priors.items()})
-        features = basis.features(one).tolist()
-        return fingerprint(data, settings, seed, model.dissipation, model.noise, features)
+        about = (model.dissipation, model.inputs, model.noise, energy_mark(model))
+        return fingerprint(data, settings, seed, about)
 
     def _schedule(self) -> Schedule:
         return Schedule(self.num_steps, self.num_draws, self.learning_rate, self.batch_size)
@@ -177,9 +174,11 @@ class StochasticVI(InferenceEngine):
         base = engine.run(model, data, seed, report)
         scaling, known = base.scaling, base.diagnostics
         integrator, step = self._method(scaling)
+        nodes = Nodes.from_data(data, scaling, base.interpolation)
+        unseen = nodes.counts == 0
         ground = Ground(
-            Nodes.from_data(data, scaling),
-            model.noise.scaled(scaling),
+            nodes,
+            model.noise.scaled(scaling).ignoring(unseen),
             known.solver_step / float(scaling.time_scale) if step is None else step,
             integrator,
             torch.tensor(known.inflation).to(scaling.center),
@@ -198,8 +197,11 @@ class StochasticVI(InferenceEngine):
         report("smoothing the data", None)
         method = self.integrator
         given = method.step if isinstance(method, FixedStepIntegrator) else None
-        prepared = prepare(data, model.noise, given, DEFAULT_STEP)
-        start = PriorStart.of(model, prepared, self._schedule(), checkpoint, seed, report)
+        prepared = prepare(
+            data, model.noise, given, DEFAULT_STEP, model.energy.momenta, model.interpolation
+        )
+        model = model.in_units(prepared.scaling, prepared.known_states)
+        start = PriorStart.of(model, prepared, data, self._schedule(), checkpoint, seed, report)
         count = self.num_components or (COMPONENTS if model.num_dof < MANY else 1)
         components = tuple(start.components(count))
         search, unit = start.search, float(prepared.scaling.time_scale)
@@ -215,6 +217,7 @@ class StochasticVI(InferenceEngine):
             solver_step=search.step * unit,
             solver_error=math.nan,
             inflation=tuple(times.tolist()),
+            unobserved=unobserved(data),
         )
         base = Posterior(components, prepared.scaling, model.dissipation, data, diagnostics)
         integrator, _ = self._method(prepared.scaling)

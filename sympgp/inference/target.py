@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sympgp.fields import HamiltonianField
 from sympgp.inference.evidence import log_prior
 from sympgp.inference.moving_basis import MovingBasis
 from sympgp.inference.whitening import Unknowns, Whitening
@@ -35,7 +34,7 @@ class Target:
         if whitening.hyper is None or whitening.energy is None:
             return cls(density, whitening)
         basis = MovingBasis(whitening.energy, whitening.hyper.priors)
-        field = HamiltonianField(basis, density.field.dissipation)
+        field = density.field.with_basis(basis)
         return cls(replace(density, field=field), whitening)
 
     def __call__(self, white: Float[Tensor, "draws unknowns"]) -> Float[Tensor, " draws"]:
@@ -71,5 +70,10 @@ class Target:
         spread = (2.0 * math.pi * variance).log().sum()
         weights = -0.5 * ((theta[:, :num] ** 2 / variance).sum(1) + spread)
         hyperprior = log_prior(hyper.priors, log_hyper[0])
+        extra = theta[:, num : len(theta[0]) - self.density.field.dissipation.num_parameters]
+        if extra.shape[1]:  # of the inputs
+            variance = self.density.field.weight_variance[-extra.shape[1] :]
+            spread = (2.0 * math.pi * variance).log().sum()
+            weights = weights - 0.5 * ((extra**2 / variance).sum(1) + spread)
         others = [value for name, value in terms.items() if name != "weights"]
         return (torch.stack([*others, weights]).sum(0) + hyperprior)[0]

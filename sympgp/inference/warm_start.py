@@ -61,13 +61,14 @@ class WarmStart:
         """
         component, diagnostics = posterior.components[0], posterior.diagnostics
         states = component.window_states
-        nodes = Nodes.from_data(data, posterior.scaling)
-        noise = replace(model.noise.scaled(posterior.scaling), dof=component.noise_dof, free=False)
+        nodes = Nodes.from_data(data, posterior.scaling, posterior.interpolation)
+        noise = model.noise.scaled(posterior.scaling).ignoring(nodes.counts == 0)
+        noise = replace(noise, dof=component.noise_dof, free=False)
         start = states.sample(
             component.theta.new_zeros(1, len(component.theta)),
             torch.zeros_like(states.mean).unsqueeze(0),
         )[0]
-        least = NEGLIGIBLE * float(component.noise_std.mean())
+        least = NEGLIGIBLE * float(component.noise_std[nodes.counts > 0].mean())
         jumps = jumps and states.chain.shape[1] > 1 and states.jump_std > least
         if not jumps:
             start = start[states.chain[:, 0]]
@@ -130,10 +131,11 @@ class WarmStart:
 
 
 def same_data(one: Trajectories, other: Trajectories) -> bool:
-    """Whether both hold the same times and states."""
-    if len(one) != len(other):
+    """Whether both hold the same times, states and inputs."""
+    if len(one) != len(other) or (one.inputs is None) != (other.inputs is None):
         return False
-    parts = zip([*one.times, *one.states], [*other.times, *other.states], strict=True)
+    own, others = ([*data.times, *data.states, *(data.inputs or ())] for data in (one, other))
+    parts = zip(own, others, strict=True)
     return all(
         a.shape == b.shape and torch.allclose(a.cpu(), b.cpu(), equal_nan=True) for a, b in parts
     )

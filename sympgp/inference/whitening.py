@@ -8,6 +8,7 @@ each given those before it:
     hyperparameters   log h = mean + root xi           only where they are unknown
     noise             log sigma = log sigma_0 + width xi
     friction          rho = unit softplus(shift + xi)    never negative
+                      rho = mean + root xi               where parameters have any sign
     window states     dz = mean + root (xi, rho)         linear in the friction
     weights           w = offset(h) + slope(h) (dz, drho) + root(h) xi
 
@@ -68,7 +69,7 @@ class WeightLaw(NamedTuple):
     @classmethod
     def of(cls, linear: LinearModel, basis: Basis) -> WeightLaw:
         """From the rows of the linear model, differentiable in the basis."""
-        stddev = basis.prior_variance.sqrt()
+        stddev = linear.field.with_basis(basis).weight_variance.sqrt()
         rows = linear.rows(basis) * stddev
         eye = torch.eye(len(stddev), dtype=rows.dtype, device=rows.device)
         factor, failed = torch.linalg.cholesky_ex(rows.mT @ rows + eye)
@@ -91,7 +92,8 @@ class Whitening:
         linear: the model about the solution.
         start: (W, D) window states of the solution.
         mean, root: (S,), (S, S) of states and friction ``s``, the root upper triangular.
-        damping_mean, damping_unit, damping_shift: (K,) of the friction.
+        damping_mean, damping_unit, damping_shift: (K,) of the friction, the last two where it is
+            never negative.
         noise_std, noise_width: (D,) of the solution; the width is zero where it is known.
         level: (D,) which noise number each channel has.
         num_levels: how many there are.
@@ -142,9 +144,11 @@ class Whitening:
         prior_mode = linear.theta[linear.field.num_weights :]
         last = len(mean) - num_damping
         centre, deviation = prior_mode + mean[last:], root[last:].square().sum(1).sqrt()
-        cut, variance = truncated_moments(centre, deviation)
-        unit = variance.sqrt()
-        ratio = cut / unit
+        unit, shift = deviation, centre / deviation
+        if linear.field.dissipation.truncated:
+            cut, variance = truncated_moments(centre, deviation)
+            unit = variance.sqrt()
+            shift = cut / unit + torch.log(-torch.expm1(-cut / unit))
         channels = torch.arange(len(noise_std), device=noise_std.device)
         free = noise.known.isnan()
         own = free & (noise.group == channels)
@@ -156,7 +160,7 @@ class Whitening:
             root=root,
             damping_mean=centre,
             damping_unit=unit,
-            damping_shift=ratio + torch.log(-torch.expm1(-ratio)),
+            damping_shift=shift,
             noise_std=noise_std,
             noise_width=torch.where(free, 0.5 * noise_shape.rsqrt(), 0.0),
             level=number[noise.group].clamp(min=0),
@@ -165,6 +169,11 @@ class Whitening:
             hyper=hyper,
             energy=energy,
         )
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the friction is cut to be non-negative."""
+        return self.linear.field.dissipation.truncated
 
     @property
     def sizes(self) -> tuple[int, int, int, int, int]:
@@ -185,14 +194,9 @@ class Whitening:
         sigma = self.noise_std.expand(len(white), -1)
         if self.num_levels:
             sigma = sigma * (self.noise_width * level[:, self.level]).exp()
-        shifted = self.damping_shift + damping
-        rho = self.damping_unit * functional.softplus(shifted)
+        rho, along, volume = self._friction(damping)
         last = local.shape[1]
-        along = torch.linalg.solve_triangular(
-            self.root[last:, last:], (rho - self.damping_mean).mT, upper=True
-        ).mT
         s = self.mean + torch.cat([local, along], 1) @ self.root.mT
-        volume = functional.logsigmoid(shifted).sum(1)
         if self.hyper is None:
             log_hyper = hyper
             w = self.law.offset + s @ self.law.slope.mT + weights @ self.law.root.mT
@@ -201,6 +205,18 @@ class Whitening:
             volume = volume + added
         start = self.start + s[:, :last].reshape(len(s), *self.start.shape)
         return Unknowns(torch.cat([w, rho], 1), sigma, start, log_hyper, volume)
+
+    def _friction(self, white: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Friction, its place along the root's last columns, and its log volume, row by row."""
+        count = white.shape[1]
+        root = self.root[len(self.root) - count :, len(self.root) - count :]
+        if not self.truncated:
+            return self.damping_mean + white @ root.mT, white, torch.zeros_like(white).sum(1)
+        shifted = self.damping_shift + white
+        rho = self.damping_unit * functional.softplus(shifted)
+        off = (rho - self.damping_mean).mT
+        along = torch.linalg.solve_triangular(root, off, upper=True).mT
+        return rho, along, functional.logsigmoid(shifted).sum(1)
 
     def _weights(
         self, posterior: HyperPosterior, hyper: Tensor, s: Tensor, white: Tensor
@@ -224,7 +240,7 @@ def _local_law(linear: LinearModel) -> tuple[Tensor, Tensor]:
     Rows are projected off those of the weights, rather than corrected in the Gram matrix, where
     narrow jumps would cost the difference its digits.
     """
-    stddev = linear.field.basis.prior_variance.sqrt()
+    stddev = linear.field.weight_variance.sqrt()
     rows = linear.rows(linear.field.basis) * stddev
     eye = torch.eye(len(stddev), dtype=rows.dtype, device=rows.device)
     basis, _ = torch.linalg.qr(torch.cat([rows, eye]))

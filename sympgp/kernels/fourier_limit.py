@@ -28,6 +28,11 @@ def fourier_limit(energy: Energy, hyperparameters: Hyperparameters) -> EnergyKer
         raise ValueError(
             f"energy: a kernel is known for FourierEnergy only, got {type(energy).__name__}"
         )
+    if energy.periodic or energy.on != "state" or energy.separable == 1.0:
+        raise ValueError(
+            "energy: a kernel is known for FourierEnergy of the whole state without angles only; "
+            "got one that is periodic, or a function of q or p alone"
+        )
     inverse = (1.0 / hyperparameters["lengthscale"]).unsqueeze(0)
     signal = hyperparameters["signal_scale"] ** 2
     parts: list[EnergyKernel] = [Stationary(inverse, signal, math.inf)]

@@ -11,7 +11,7 @@ from gpytorch.priors import HalfNormalPrior
 from jaxtyping import Float
 from torch import Tensor
 
-from sympgp.dissipation import ScaledDissipation
+from sympgp.dissipation import LinearDissipation
 from sympgp.kernels.energy import EnergyKernel
 from sympgp.kernels.translation import energy_kernel
 from sympgp.phase_space import join, symplectic_matrix
@@ -57,7 +57,7 @@ class SymplecticKernel(Kernel):
         self,
         base_kernel: Kernel,
         num_dof: int,
-        friction: bool | ScaledDissipation = False,
+        friction: bool | LinearDissipation = False,
         friction_prior: torch.nn.Module | None = None,
         friction_constraint: Interval | None = None,
     ) -> None:
@@ -157,9 +157,9 @@ class SymplecticKernel(Kernel):
             )
 
 
-def _family(friction: bool | ScaledDissipation, num_dof: int) -> tuple[Tensor, Tensor]:
+def _family(friction: bool | LinearDissipation, num_dof: int) -> tuple[Tensor, Tensor]:
     """Matrices (K, 2n, 2n) and prior scales (K,)."""
-    if isinstance(friction, ScaledDissipation):
+    if isinstance(friction, LinearDissipation):
         return friction.matrices, friction.prior_stddev
     one = torch.ones(num_dof, dtype=torch.get_default_dtype())
     matrix = torch.diag(join(torch.zeros_like(one), one))

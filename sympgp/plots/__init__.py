@@ -8,11 +8,13 @@ from sympgp.plots.coverage import calibration
 from sympgp.plots.fields import hamiltonian, phase_portrait, vector_field
 from sympgp.plots.multiples import small_multiples
 from sympgp.plots.paths import bands, energy
+from sympgp.plots.plane import Region
 from sympgp.plots.projections import pairs
 from sympgp.plots.sections import section
 from sympgp.plots.whiteness import residuals
 
 __all__ = [
+    "Region",
     "bands",
     "calibration",
     "energy",

@@ -11,6 +11,7 @@ from sympgp.plots import style
 from sympgp.plots.choice import Coordinate
 from sympgp.plots.levels import even_levels, spread_levels
 from sympgp.plots.plane import FieldPosterior, Plane, Region, make_plane
+from sympgp.plots.turns import Wrap, path_pieces
 from sympgp.rollouts import Rollouts
 from sympgp.trajectories import StateDerivatives, Trajectories
 
@@ -35,6 +36,7 @@ def phase_portrait(
     at: Mapping[str, float | int] | None = None,
     region: Region | None = None,
     size: int = 41,
+    wrap: Wrap = None,
 ) -> Axes:
     """Streamlines of the mean field over its uncertainty, with the data on top.
 
@@ -44,7 +46,8 @@ def phase_portrait(
 
     With several degrees of freedom the picture is a section of phase space: the title says where
     the other coordinates are held, and data and rollouts are projected onto it. The two
-    components of the field in the section are drawn; it usually has others that leave it.
+    components of the field in the section are drawn; it usually has others that leave it. Of a
+    driven system it is the field without inputs.
 
     Args:
         posterior: the fit.
@@ -57,12 +60,14 @@ def phase_portrait(
         at: values of other coordinates by name; the data's mean for those it leaves out.
         region: ``((q_min, q_max), (p_min, p_max))``; by default around the data.
         size: grid points along each axis.
+        wrap: angles to draw within one turn, as for :func:`bands`: the whole turn unless
+            ``region`` says less.
 
     Raises:
         ValueError: a coordinate that is not there; a region that is empty, or is needed because
             a coordinate was not observed.
     """
-    plane = make_plane(posterior, data, dof, coordinates, at, region, rollouts, size)
+    plane = make_plane(posterior, data, dof, coordinates, at, region, rollouts, size, wrap)
     mean, stddev = _components(posterior, plane)
     typical = np.sqrt((mean**2).mean((1, 2), keepdims=True)).clip(np.finfo(float).tiny)
     relative = np.sqrt(((stddev / typical) ** 2).mean(0))
@@ -82,7 +87,7 @@ def phase_portrait(
     )
     if rollouts is not None:
         _draw_paths(panel, plane, rollouts)
-    _finish(axes, plane, posterior, ax)
+    _finish(axes, plane, posterior, ax, _undriven(posterior))
     return panel
 
 
@@ -96,6 +101,7 @@ def vector_field(
     at: Mapping[str, float | int] | None = None,
     region: Region | None = None,
     size: int = 61,
+    wrap: Wrap = None,
 ) -> np.ndarray:
     """Mean and standard deviation of dq/dt and dp/dt over the plane of one degree of freedom.
 
@@ -110,6 +116,7 @@ def vector_field(
         at: values of other coordinates.
         region: the part to draw.
         size: grid points along each axis.
+        wrap: angles to draw within one turn.
 
     Returns:
         Axes (2, 2): dq/dt above dp/dt, mean beside standard deviation.
@@ -117,7 +124,7 @@ def vector_field(
     Raises:
         ValueError: as :func:`phase_portrait`; another number of axes than four.
     """
-    plane = make_plane(posterior, data, dof, coordinates, at, region, None, size)
+    plane = make_plane(posterior, data, dof, coordinates, at, region, None, size, wrap)
     mean, stddev = _components(posterior, plane)
     axes = style.panels(ax, 2, 2, (4.6, 3.5))
     for row, d in enumerate(plane.axes):
@@ -127,7 +134,7 @@ def vector_field(
         _shade(axes[row, 0], plane, mean[row], levels, style.SIGNED_MAP, f"mean of {text}")
         levels = spread_levels(stddev[row])
         _shade(axes[row, 1], plane, stddev[row], levels, style.UNCERTAINTY_MAP, f"std of {text}")
-    _finish(axes, plane, posterior, ax)
+    _finish(axes, plane, posterior, ax, _undriven(posterior))
     return axes
 
 
@@ -141,6 +148,7 @@ def hamiltonian(
     at: Mapping[str, float | int] | None = None,
     region: Region | None = None,
     size: int = 61,
+    wrap: Wrap = None,
 ) -> np.ndarray:
     """Contours of the Hamiltonian's mean beside those of its standard deviation.
 
@@ -158,7 +166,7 @@ def hamiltonian(
         TypeError: the posterior's field has no energy.
         ValueError: as :func:`phase_portrait`; another number of axes than two.
     """
-    plane = make_plane(posterior, data, dof, coordinates, at, region, None, size)
+    plane = make_plane(posterior, data, dof, coordinates, at, region, None, size, wrap)
     energy = posterior.hamiltonian(plane.x)
     mean, stddev = (style.numbers(v).reshape(size, size) for v in (energy.mean, energy.stddev))
     axes = style.panels(ax, 1, 2, (5.2, 4.0))
@@ -251,12 +259,25 @@ def _draw_paths(panel: Axes, plane: Plane, rollouts: Rollouts) -> None:
     """A few draws: a mean over draws that go apart would be no path."""
     draws, trajectories = style.some_paths(rollouts.num_draws, rollouts.num_trajectories)
     paths = rollouts.samples[:draws, :trajectories][..., list(plane.axes)].flatten(0, 1)
-    x, y = style.numbers(paths).T
     total = rollouts.num_draws * rollouts.num_trajectories
-    panel.plot(x, y, **style.PATH)[0].set_label(style.paths_label(len(paths), total))
+    text: str | None = style.paths_label(len(paths), total)
+    periods = [plane.periods.get(d) for d in plane.axes]
+    for path in style.numbers(paths):
+        for x, y in path_pieces(*path.T, *periods):
+            panel.plot(x, y, label=text, **style.PATH)
+            text = None
 
 
-def _finish(axes: np.ndarray, plane: Plane, posterior: FieldPosterior, ax: Any) -> None:
+def _undriven(posterior: FieldPosterior) -> str:
+    """What is said of inputs in a picture of the field."""
+    data = posterior.data
+    names = data.input_names if isinstance(data, Trajectories) else ()
+    return f"without inputs ({', '.join(names)} = 0)" if names else ""
+
+
+def _finish(
+    axes: np.ndarray, plane: Plane, posterior: FieldPosterior, ax: Any, note: str = ""
+) -> None:
     """Data, labels and limits of every panel; what holds for all of them once."""
     known = plane.observed[np.isfinite(plane.observed).all(1)]
     look = style.SEEN | {"markersize": 2.5, "markeredgecolor": "white", "markeredgewidth": 0.3}
@@ -269,4 +290,4 @@ def _finish(axes: np.ndarray, plane: Plane, posterior: FieldPosterior, ax: Any) 
         panel.set_ylabel(style.label(names[1], posterior.units))
         panel.set_xlim(plane.q[0], plane.q[-1])
         panel.set_ylim(plane.p[0], plane.p[-1])
-    style.legend(axes, ax is None, note=plane.title)
+    style.legend(axes, ax is None, note=", ".join(filter(None, (plane.title, note))))

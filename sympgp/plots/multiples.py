@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from sympgp.plots import style
 from sympgp.plots.choice import Coordinate, positions, select
 from sympgp.plots.shown import Paths, Shown, collect
 from sympgp.plots.tracks import Track, data_track, make_track
+from sympgp.plots.turns import Wrap, periods_of
 from sympgp.trajectories import ArrayLike, Trajectories
 
 MOST_COLUMNS = 6
@@ -27,6 +28,7 @@ def small_multiples(
     truth: ArrayLike | None = None,
     level: float = 0.9,
     kind: str = "latent",
+    wrap: Wrap = None,
 ) -> np.ndarray:
     """Many trajectories over time: a column for each, a row for each coordinate.
 
@@ -43,6 +45,7 @@ def small_multiples(
         truth: true states of every trajectory at the rollouts' times, (T, 2n) each.
         level: probability inside the band.
         kind: "latent" or "predictive" band, see :meth:`Rollouts.band`.
+        wrap: angles to draw within one turn, as for :func:`bands`.
 
     Returns:
         Axes (rows, columns).
@@ -64,9 +67,10 @@ def small_multiples(
         raise ValueError(f"data: expected {count} trajectories as in the rollouts, got {len(data)}")
     chosen, fewer = select(trajectories, count, MOST_COLUMNS)
     rows, left_out = positions(coordinates, names, MOST_ROWS)
+    periods = periods_of(wrap, names)
     axes = style.panels(ax, len(rows), len(chosen), (2.3, 1.5), share_x="col", share_y="row")
     for column, index in enumerate(chosen):
-        track, text = _track(shown, index, level, kind), shown.labels[index]
+        track, text = _track(shown, index, level, kind, periods), shown.labels[index]
         for panel, d in zip(axes[:, column], rows, strict=True):
             track.draw(panel, d, small=True)
         text = f"trajectory {text}" if text.isdecimal() else text
@@ -85,8 +89,11 @@ def small_multiples(
     return axes
 
 
-def _track(shown: Shown, trajectory: int, level: float, kind: str) -> Track:
+def _track(
+    shown: Shown, trajectory: int, level: float, kind: str, periods: Mapping[int, float]
+) -> Track:
     observed = shown.observed(trajectory)
     if not shown.paths:
-        return data_track(observed)
-    return make_track(shown.paths[trajectory], level, kind, shown.true(trajectory), observed)
+        return data_track(observed, periods)
+    path, true = shown.paths[trajectory], shown.true(trajectory)
+    return make_track(path, level, kind, true, observed, periods=periods)

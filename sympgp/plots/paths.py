@@ -11,6 +11,7 @@ from sympgp.plots import style
 from sympgp.plots.choice import Coordinate, check_index, check_names, positions
 from sympgp.plots.shown import observations, single, true_path
 from sympgp.plots.tracks import make_track
+from sympgp.plots.turns import Wrap, periods_of
 from sympgp.rollouts import Rollouts
 from sympgp.rollouts.statistics import kept_mean, kept_quantiles
 from sympgp.trajectories import ArrayLike, Trajectories, as_tensor
@@ -35,6 +36,7 @@ def bands(
     kind: str = "latent",
     forecast_start: float | None = None,
     coordinates: Sequence[Coordinate] | None = None,
+    wrap: Wrap = None,
 ) -> np.ndarray:
     """Mean and band of every coordinate over time, with the data on top.
 
@@ -52,13 +54,16 @@ def bands(
             behind it.
         coordinates: names or positions of those to draw; by default all, or the first ten and
             their momenta.
+        wrap: coordinates that are angles, by name, to draw within one turn: ``"angle"``, several
+            names, or names with their periods such as ``{"angle": 360}``; 2 pi unless said.
 
     Returns:
         One axes for each coordinate, in their order.
 
     Raises:
         ValueError: a trajectory that is not there; names of data and rollouts that differ; a
-            truth of another shape; another number of axes than coordinates.
+            truth of another shape; another number of axes than coordinates; an angle that is no
+            coordinate.
 
     Example:
         >>> import torch
@@ -77,7 +82,8 @@ def bands(
     path, count = single(rollouts, trajectory), rollouts.num_trajectories
     known = None if truth is None else true_path(truth, trajectory, path, count)
     chosen, left_out = positions(coordinates, rollouts.names, MOST_COORDINATES)
-    track = make_track(path, level, kind, known, observed, forecast_start)
+    periods = periods_of(wrap, rollouts.names)
+    track = make_track(path, level, kind, known, observed, forecast_start, periods)
     # coordinates beside their momenta, where there are as many
     columns = 2 if coordinates is None and len(chosen) > 2 else 1
     size = (6.4 if columns == 1 else 4.4, 2.1)

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from sympgp.plots import style
 from sympgp.plots.choice import Coordinate, positions
+from sympgp.plots.turns import Wrap, periods_of
 from sympgp.rollouts import Rollouts
-from sympgp.trajectories import StateDerivatives, Trajectories
+from sympgp.trajectories import StateDerivatives, Trajectories, wrapped
 
 Region = tuple[tuple[float, float], tuple[float, float]]
 """``((q_min, q_max), (p_min, p_max))``."""
@@ -80,6 +81,7 @@ class Plane:
         far: (G, G) whether a point is far from all data, or None if that cannot be told.
         axes: positions of both in a state.
         title: where the others are held; empty for one degree of freedom.
+        periods: of angles, by their position in a state.
     """
 
     q: np.ndarray
@@ -89,6 +91,7 @@ class Plane:
     far: np.ndarray | None
     axes: tuple[int, int]
     title: str
+    periods: Mapping[int, float]
 
 
 def make_plane(
@@ -100,6 +103,7 @@ def make_plane(
     region: Region | None,
     rollouts: Rollouts | None,
     size: int,
+    wrap: Wrap = None,
 ) -> Plane:
     """The plane of two coordinates, or of degree of freedom ``dof``, around the data.
 
@@ -110,8 +114,12 @@ def make_plane(
     data = posterior.data if data is None else data
     axes = _axes(data, dof, coordinates)
     states = data.states if isinstance(data, StateDerivatives) else torch.cat(data.states)
+    periods = periods_of(wrap, data.names)
+    states = torch.stack(
+        [wrapped(x, periods[d]) if d in periods else x for d, x in enumerate(states.unbind(1))], 1
+    )
     plane = states[:, list(axes)]
-    (q_min, q_max), (p_min, p_max) = region or _region(plane, rollouts, axes)
+    (q_min, q_max), (p_min, p_max) = region or _region(plane, rollouts, axes, periods)
     if not (q_min < q_max and p_min < p_max):
         raise ValueError(f"region: expected ((q_min, q_max), (p_min, p_max)), got {region}")
     q = torch.linspace(q_min, q_max, size, dtype=states.dtype, device=states.device)
@@ -119,7 +127,7 @@ def make_plane(
     through, title = _section(data, states.nanmean(0).nan_to_num(0.0), axes, at or {})
     x = through.repeat(size * size, 1)
     x[:, axes[0]], x[:, axes[1]] = q.repeat(size), p.repeat_interleave(size)
-    far = _far_from(x, states)
+    far = _far_from(x, states, periods)
     return Plane(
         q=q.cpu().numpy(),
         p=p.cpu().numpy(),
@@ -128,6 +136,7 @@ def make_plane(
         far=None if far is None else far.view(size, size).cpu().numpy(),
         axes=axes,
         title=title,
+        periods=periods,
     )
 
 
@@ -175,14 +184,20 @@ def _section(
 
 
 def _region(
-    plane: Float[Tensor, "points 2"], rollouts: Rollouts | None, axes: tuple[int, int]
+    plane: Float[Tensor, "points 2"],
+    rollouts: Rollouts | None,
+    axes: tuple[int, int],
+    periods: Mapping[int, float],
 ) -> Region:
-    """Range of data and rollouts' means in both coordinates, with a margin."""
+    """Range of data and rollouts' means in both coordinates, with a margin; a turn of an angle."""
     shown = [plane]
     if rollouts is not None:
         shown.append(rollouts.mean.flatten(0, 1)[:, list(axes)].to(plane))
     ranges = []
-    for values in torch.cat(shown).unbind(1):
+    for d, values in zip(axes, torch.cat(shown).unbind(1), strict=True):
+        if d in periods:
+            ranges.append((-0.5 * periods[d], 0.5 * periods[d]))
+            continue
         values = values[values.isfinite()]
         if len(values) == 0:
             raise ValueError(
@@ -196,7 +211,7 @@ def _region(
 
 
 def _far_from(
-    grid: Float[Tensor, "points dim"], data: Float[Tensor, "data dim"]
+    grid: Float[Tensor, "points dim"], data: Float[Tensor, "data dim"], periods: Mapping[int, float]
 ) -> Bool[Tensor, " points"] | None:
     """Which points lie far from all data, in the coordinates that were observed."""
     seen = data.isfinite().any(0)
@@ -207,6 +222,24 @@ def _far_from(
     scale = known.std(0).clamp(min=torch.finfo(known.dtype).tiny)
     # a few thousand data show the outline as well as all of them
     known = known[:: -(-len(known) // 3000)] / scale
+    turns = {
+        k: periods[d] / float(scale[k])
+        for k, d in enumerate(seen.nonzero().flatten().tolist())
+        if d in periods
+    }
+    known, points = _on_circles(known, turns), _on_circles(grid[:, seen] / scale, turns)
     gaps = torch.cdist(known, known).fill_diagonal_(torch.inf).amin(1)
     threshold = max(FAR, GAPS * gaps.quantile(0.9).item())
-    return torch.cdist(grid[:, seen] / scale, known).amin(1) > threshold
+    return torch.cdist(points, known).amin(1) > threshold
+
+
+def _on_circles(x: Float[Tensor, "points dim"], periods: Mapping[int, float]) -> Tensor:
+    """Angles as points of a circle of that circumference: near ones are near across the seam."""
+    columns = []
+    for d, values in enumerate(x.unbind(1)):
+        if d not in periods:
+            columns.append(values)
+            continue
+        radius = periods[d] / (2.0 * torch.pi)
+        columns += [radius * (values / radius).cos(), radius * (values / radius).sin()]
+    return torch.stack(columns, 1)

@@ -11,6 +11,7 @@ import torch
 from sympgp.plots import style
 from sympgp.plots.choice import Coordinate, positions
 from sympgp.plots.shown import Paths, Shown, collect, kept
+from sympgp.plots.turns import Wrap, path_pieces, periods_of, wrapped_columns
 from sympgp.trajectories import ArrayLike, Trajectories
 
 MOST_COORDINATES = 6
@@ -24,6 +25,7 @@ def pairs(
     coordinates: Sequence[Coordinate] | None = None,
     trajectory: int | None = None,
     truth: ArrayLike | None = None,
+    wrap: Wrap = None,
 ) -> np.ndarray:
     """Every pair of coordinates against each other: data, some draws and the true paths.
 
@@ -37,6 +39,7 @@ def pairs(
         coordinates: names or positions; by default all, or the first three and their momenta.
         trajectory: the only one to draw, of rollouts, data and truth; by default all.
         truth: true states at the rollouts' times, (T, 2n) or (N, T, 2n).
+        wrap: angles to draw within one turn, as for :func:`bands`.
 
     Returns:
         k (k - 1) / 2 axes, row by row.
@@ -59,19 +62,26 @@ def pairs(
     axes = _triangle(ax, len(chosen))
     both = [(j, i) for i in range(1, len(chosen)) for j in range(i)]
     paths, true, text = _curves(shown)
+    periods = periods_of(wrap, shown.names)
     for panel, (column, row) in zip(axes, both, strict=True):
         x, y = chosen[column], chosen[row]
-        for path in paths:
-            panel.plot(path[..., x].T, path[..., y].T, label=[text] * len(path), **style.PATH)
+        turns = periods.get(x), periods.get(y)
+        for path in (one for several in paths for one in several):
+            for own in path_pieces(path[:, x], path[:, y], *turns):
+                panel.plot(*own, label=text, **style.PATH)
         for known in true:
-            panel.plot(known[:, x], known[:, y], label="truth", **style.TRUE_LINE)
+            for own in path_pieces(known[:, x], known[:, y], *turns):
+                panel.plot(*own, label="truth", **style.TRUE_LINE)
         if shown.data is not None:
-            states = style.numbers(torch.cat(shown.data.states))
+            states = wrapped_columns(style.numbers(torch.cat(shown.data.states)), periods)
             panel.plot(states[:, x], states[:, y], label="data", **style.CLOUD)
         if ax is not None or row == len(chosen) - 1:
             panel.set_xlabel(style.label(shown.names[x], shown.units))
         if ax is not None or column == 0:
             panel.set_ylabel(style.label(shown.names[y], shown.units))
+        for set_limits, turn in zip((panel.set_xlim, panel.set_ylim), turns, strict=True):
+            if turn is not None:
+                set_limits(-0.5 * turn, 0.5 * turn)
         style.tidy(panel)
     style.legend(axes, ax is None, note=left_out if coordinates is None else "")
     return axes

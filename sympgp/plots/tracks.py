@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sympgp.plots import style
+from sympgp.plots.turns import clipped_band, pieces, wrapped_columns
 from sympgp.rollouts import Rollouts
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ class Track:
         truth: (T, D) or None.
         observed: data or None.
         forecast_start: time of the vertical line or None.
+        periods: of angles, by their position; they are drawn within one turn.
     """
 
     times: np.ndarray
@@ -40,26 +43,46 @@ class Track:
     truth: np.ndarray | None = None
     observed: Observed | None = None
     forecast_start: float | None = None
+    periods: Mapping[int, float] = field(default_factory=dict)
 
     def draw(self, panel: Axes, d: int, small: bool = False) -> None:
         """Draw coordinate d, data with the marks of a small panel where it is one."""
         if len(self.times):
-            lower, upper = (end[:, d] for end in self.band)
-            panel.fill_between(self.times, lower, upper, label=self.band_label, **style.BAND)
-            panel.plot(self.times, self.mean[:, d], label="mean", **style.MEAN)
+            self._draw_band(panel, d)
+            self._draw_line(panel, d, self.mean, "mean", style.MEAN)
         if self.truth is not None:
-            panel.plot(self.times, self.truth[:, d], label="truth", **style.TRUE_LINE)
+            self._draw_line(panel, d, self.truth, "truth", style.TRUE_LINE)
         if self.forecast_start is not None:
             panel.axvline(self.forecast_start, label="start of forecast", **style.START)
         if self.observed is not None:
             self._draw_data(panel, d, *self.observed, small)
         panel.margins(x=0.01)
+        if d in self.periods:
+            panel.set_ylim(-0.5 * self.periods[d], 0.5 * self.periods[d])
         style.tidy(panel)
+
+    def _draw_band(self, panel: Axes, d: int) -> None:
+        period = self.periods.get(d)
+        lower, upper = clipped_band(self.band[0][:, d], self.band[1][:, d], period)
+        text: str | None = self.band_label
+        for rows, shift in pieces(lower, upper, period):
+            ends = lower[rows] + shift, upper[rows] + shift
+            panel.fill_between(self.times[rows], *ends, label=text, **style.BAND)
+            text = None
+
+    def _draw_line(
+        self, panel: Axes, d: int, states: np.ndarray, text: str | None, look: dict[str, Any]
+    ) -> None:
+        values = states[:, d]
+        for rows, shift in pieces(values, values, self.periods.get(d)):
+            panel.plot(self.times[rows], values[rows] + shift, label=text, **look)
+            text = None
 
     def _draw_data(
         self, panel: Axes, d: int, times: np.ndarray, states: np.ndarray, small: bool
     ) -> None:
         start = np.inf if self.forecast_start is None else self.forecast_start
+        states = wrapped_columns(states, self.periods)
         unseen = times > start
         size = {"markersize": style.marker_size(len(times)) * (0.6 if small else 1.0)}
         for rows, text, look in ((~unseen, "data", style.SEEN), (unseen, "not seen", style.UNSEEN)):
@@ -74,6 +97,7 @@ def make_track(
     truth: np.ndarray | None = None,
     observed: Observed | None = None,
     forecast_start: float | None = None,
+    periods: Mapping[int, float] | None = None,
 ) -> Track:
     """Mean and band of rollouts of one trajectory.
 
@@ -92,10 +116,11 @@ def make_track(
         truth,
         observed,
         forecast_start,
+        periods or {},
     )
 
 
-def data_track(observed: Observed | None) -> Track:
+def data_track(observed: Observed | None, periods: Mapping[int, float] | None = None) -> Track:
     """Data alone."""
     none = np.empty((0, 0))
-    return Track(np.empty(0), none, (none, none), "", observed=observed)
+    return Track(np.empty(0), none, (none, none), "", observed=observed, periods=periods or {})

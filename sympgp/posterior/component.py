@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sympgp.fields import HamiltonianField
 from sympgp.posterior.inverse_gamma import inverse_gamma_draws, inverse_gamma_moments
+from sympgp.posterior.ridge import on_ridge
 from sympgp.posterior.states import WindowStates
 
 POINTS_AT_ONCE = 2_000_000
@@ -73,6 +74,11 @@ class Component(ABC):
     def damping_moments(self) -> tuple[Tensor, Tensor]:
         """Mean and variance of the dissipation parameters, (K,) each."""
 
+    def damping_draws(self, num: int) -> Float[Tensor, "draws k"]:
+        """Draws of the dissipation parameters, the same ones each time."""
+        theta = self.sample(num, torch.Generator().manual_seed(0)).theta
+        return self.field.split(theta)[1]
+
     @abstractmethod
     def first_states(self) -> tuple[Float[Tensor, "paths dim"], Float[Tensor, "paths dim"]]:
         """Mean and variance of each training trajectory's first state."""
@@ -93,13 +99,13 @@ class Component(ABC):
         return self.states
 
     def field_root(
-        self, z: Float[Tensor, "batch dim"], theta: Tensor, root: Tensor
+        self, z: Float[Tensor, "batch width"], theta: Tensor, root: Tensor
     ) -> Float[Tensor, "batch dim root"]:
         """``df/dtheta root``: its rows' squares sum to the variance of the field."""
         return self.field.parameter_jacobian(z, theta) @ root
 
     def field_moments(
-        self, z: Float[Tensor, "batch dim"]
+        self, z: Float[Tensor, "batch width"]
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch dim"]]:
         """Mean and variance of the scaled field, linear in theta about its mean."""
         theta, root = self.moments()
@@ -113,13 +119,14 @@ class Component(ABC):
     ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
         """Mean and variance of the scaled ``H(z) - H(reference)``."""
         theta, root = self.moments()
-        num = self.field.num_weights
         basis = self.field.basis
-        anchor = basis.features(reference)
+        num = basis.num_weights
+        w = theta[:num]
+        anchor, zero = basis.features(reference, w), basis.value(reference, w)
         means, variances = [], []
-        for part in z.split(max(1, POINTS_AT_ONCE // num)):
-            features = basis.features(part) - anchor
-            means.append(features @ theta[:num])
+        for part in z.split(max(1, POINTS_AT_ONCE // max(1, num))):
+            features = basis.features(part, w) - anchor
+            means.append(features @ w if basis.linear else basis.value(part, w) - zero)
             variances.append(((features @ root[:num]) ** 2).sum(-1))
         return torch.cat(means), torch.cat(variances)
 
@@ -133,18 +140,22 @@ class GaussianComponent(Component):
             cut, whose mode is ``theta``, at the noise ``noise_std``.
         noise_shape, noise_rate: (D,) of the inverse-gamma posterior of the noise variance; where
             the noise is known the shape is infinite and the rate is its variance.
+        anchors: scaled states of the data at which draws of dissipation that is not linear in its
+            parameters are brought back to the linear field, see :mod:`sympgp.posterior.ridge`;
+            None where the Gaussian is one of draws as they are.
     """
 
     factor: Float[Tensor, "params params"]
     noise_shape: Float[Tensor, " dim"]
     noise_rate: Float[Tensor, " dim"]
+    anchors: Float[Tensor, "anchors dim"] | None = None
 
     def sample(self, num: int, generator: torch.Generator) -> JointDraws:
         """Draws of theta, the noise and the states together."""
         white = normal((num, len(self.theta)), self.theta, generator)
         step = torch.linalg.solve_triangular(self.factor.mT, white.mT, upper=True).mT
         theta = self.theta + step
-        if self.field.dissipation.num_parameters:
+        if self.field.dissipation.truncated:
             direction, deviation = self.damping_direction()
             free = theta[:, -1]
             uniform = torch.rand(num, generator=generator, dtype=torch.float64).to(free)
@@ -153,7 +164,14 @@ class GaussianComponent(Component):
         noise_std = inverse_gamma_draws(
             self.noise_shape, self.noise_rate, self.noise_group, num, generator
         )
-        return JointDraws(theta, noise_std, self._draw_states(theta, generator))
+        # Paths follow the linear field, and so do the states that come with a draw.
+        start = self._draw_states(theta, generator)
+        return JointDraws(self._on_ridge(theta), noise_std, start)
+
+    def _on_ridge(self, theta: Tensor) -> Tensor:
+        if self.anchors is None or self.field.dissipation.truncated:
+            return theta
+        return on_ridge(self.field, self.theta, self.moments()[1], theta, self.anchors)
 
     def with_states(self, states: WindowStates) -> Component:
         """The same parameters with other states."""
@@ -178,8 +196,11 @@ class GaussianComponent(Component):
 
     def damping_moments(self) -> tuple[Tensor, Tensor]:
         """Mean and variance of the truncated dissipation parameter, (K,) each."""
-        if not self.field.dissipation.num_parameters:
-            return self.theta[:0], self.theta[:0]
+        damping = self.field.dissipation
+        if not damping.truncated:
+            num = damping.num_parameters
+            _, root = self.moments()
+            return self.theta[len(self.theta) - num :], root[len(root) - num :].square().sum(1)
         _, deviation = self.damping_direction()
         mean, variance = truncated_moments(self.theta[-1:], deviation.reshape(1))
         return mean, variance
@@ -188,7 +209,7 @@ class GaussianComponent(Component):
         """Mean of theta and a root of its covariance, the truncation included."""
         identity = torch.eye(len(self.theta), dtype=self.theta.dtype, device=self.theta.device)
         root = torch.linalg.solve_triangular(self.factor.mT, identity, upper=True)
-        if not self.field.dissipation.num_parameters:
+        if not self.field.dissipation.truncated:
             return self.theta, root
         direction, deviation = self.damping_direction()
         mean, variance = truncated_moments(self.theta[-1], deviation)

@@ -73,8 +73,8 @@ def check_new_data(posterior: Posterior, data: Trajectories) -> Trajectories:
     """The data on the posterior's device and in its dtype.
 
     Raises:
-        ValueError: something else than trajectories, another number of coordinates, other units,
-            or inputs.
+        ValueError: something else than trajectories, another number of coordinates or inputs, or
+            other units.
     """
     if not isinstance(data, Trajectories):
         raise ValueError(f"data: expected Trajectories, got {type(data).__name__}")
@@ -83,8 +83,14 @@ def check_new_data(posterior: Posterior, data: Trajectories) -> Trajectories:
             f"data: the posterior has {posterior.num_dof} degree(s) of freedom, so states of width "
             f"{2 * posterior.num_dof} are expected; got {data.state_dim}"
         )
-    if data.inputs is not None:
+    if data.inputs is not None and not posterior.num_inputs:
         raise ValueError("data: the field has no inputs, but the data have")
+    width = 0 if data.inputs is None else data.inputs[0].shape[1]
+    if width != posterior.num_inputs:
+        raise ValueError(
+            f"data: the field has {posterior.num_inputs} input(s), so as many are expected in the "
+            f"data; got {width}"
+        )
     units = {"time": "time"} | dict(zip(posterior.names, data.names, strict=True))
     known = {units[name]: unit for name, unit in posterior.units.items() if name in units}
     for name, unit in known.items():
@@ -97,6 +103,8 @@ def check_new_data(posterior: Posterior, data: Trajectories) -> Trajectories:
         names=data.names,
         units=known | data.units,
         labels=data.labels,
+        inputs=data.inputs,
+        input_names=data.input_names if data.inputs is not None else None,
         dtype=posterior.scaling.center.dtype,
     )
     return named.to(device=posterior.scaling.center.device)
@@ -105,7 +113,7 @@ def check_new_data(posterior: Posterior, data: Trajectories) -> Trajectories:
 def condition(posterior: Posterior, data: Trajectories) -> Posterior:
     """See ``Posterior.condition``."""
     data = check_new_data(posterior, data)
-    nodes = Nodes.from_data(data, posterior.scaling)
+    nodes = Nodes.from_data(data, posterior.scaling, posterior.interpolation)
     components, misfit = [], torch.zeros(())
     for component in posterior.components:
         found = follow(component, nodes, solver_step(posterior))

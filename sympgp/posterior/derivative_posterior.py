@@ -13,11 +13,12 @@ from torch import Tensor
 
 from sympgp.integrators import Integrator
 from sympgp.phase_space import CanonicalScaling
-from sympgp.posterior import prediction
+from sympgp.posterior import found, prediction
 from sympgp.posterior.diagnostics import Diagnostics
 from sympgp.posterior.draws import FunctionDraws, Marginal, mixture_moments
 from sympgp.posterior.exact_component import ExactComponent
 from sympgp.posterior.field import FieldPosterior
+from sympgp.posterior.identification import identification
 from sympgp.posterior.posterior import as_times
 from sympgp.rollouts import Rollouts
 from sympgp.trajectories import StateDerivatives
@@ -69,11 +70,14 @@ class DerivativePosterior(FieldPosterior):
         """Units by name, "time" among them where known."""
         return self.data.units
 
-    def vector_field(self, x: Any, joint: bool = False) -> Marginal | MultitaskMultivariateNormal:
+    def vector_field(
+        self, x: Any, joint: bool = False, u: Any = None
+    ) -> Marginal | MultitaskMultivariateNormal:
         """Posterior of ``f(x) = (J - R) grad H(x)``, see :meth:`FieldPosterior.vector_field`.
 
         Args:
             x: (B, 2n) states.
+            u: for fields with inputs only.
             joint: return the joint Gaussian over all points and coordinates; its covariance is
                 dense for exact Gaussian processes.
 
@@ -82,7 +86,7 @@ class DerivativePosterior(FieldPosterior):
         """
         exact = [c for c in self.components if isinstance(c, ExactComponent)]
         if not joint or not exact:
-            return super().vector_field(x, joint)
+            return super().vector_field(x, joint, u)
         return _joint_field(exact, self.scaling, self._scaled_states(x))
 
     def noise(self) -> Marginal:
@@ -128,22 +132,16 @@ class DerivativePosterior(FieldPosterior):
         if not bool(z0.isfinite().all()):
             raise ValueError("x0: expected finite states, got NaN or infinity")
         own: Any = self  # it has all that a rollout asks of a posterior
-        result = prediction.rollout(own, z0, as_times(times), num_samples, integrator, seed, False)
+        result = prediction.rollout(
+            own, z0, as_times(times), num_samples, integrator, seed, False, None
+        )
         result.noise_std = None
         return result
 
     def without_dissipation(self) -> DerivativePosterior:
         """The counterfactual: the same posterior over H with R = 0 in every draw."""
-        components = []
-        for c in self.components:
-            damping = c.field.dissipation
-            still = replace(
-                damping,
-                matrices=torch.zeros_like(damping.matrices),
-                unit=torch.zeros_like(damping.unit),
-            )
-            components.append(replace(c, field=replace(c.field, dissipation=still)))
-        return replace(self, components=tuple(components), counterfactual=True)
+        components = tuple(replace(c, field=c.field.undamped()) for c in self.components)
+        return replace(self, components=components, counterfactual=True)
 
     def summary(self) -> str:
         """What was found and what to worry about, as text."""
@@ -180,7 +178,7 @@ def _joint_field(
 
 def summarize(posterior: DerivativePosterior) -> str:
     """Several lines of text, see ``DerivativePosterior.summary``."""
-    data, diagnostics, scaling = posterior.data, posterior.diagnostics, posterior.scaling
+    data, diagnostics = posterior.data, posterior.diagnostics
     lines = [
         f"Posterior of {posterior.num_dof} degree(s) of freedom from {len(data)} pairs of states "
         f"and derivatives, {data.num_observations} observations ({diagnostics.engine}, "
@@ -191,18 +189,10 @@ def summarize(posterior: DerivativePosterior) -> str:
         lines.append(
             f"  noise of d {name} / dt: {float(noise.mean[k]):.4g} +- {float(noise.stddev[k]):.2g}"
         )
-    component = posterior.components[0]
-    if component.field.dissipation.num_parameters:
-        friction = posterior.dissipation()
-        lines.append(f"  friction: {float(friction.mean):.4g} +- {float(friction.stddev):.2g}")
-    if "lengthscale" in component.hyperparameters:
-        logs = [c.hyperparameters["lengthscale"].log() for c in posterior.components]
-        lengthscale = torch.stack(logs).mean(0).exp() * scaling.scale
-        shown = ", ".join(
-            f"{name} {float(v):.3g}{_unit(posterior.units, name)}"
-            for name, v in zip(posterior.names, lengthscale, strict=True)
-        )
-        lines.append(f"  lengthscales of H: {shown}")
+    lines += found.dissipation_lines(posterior)
+    lines += [f"  {sentence}" for sentence in identification(posterior)]
+    lines += found.physics_lines(posterior)
+    lines += found.lengthscale_lines(posterior)
     worries = _worries(posterior)
     lines.append("To worry about:" if worries else "Nothing to worry about was found.")
     lines.extend(f"  - {worry}" for worry in worries)
@@ -235,12 +225,8 @@ def _worries(posterior: DerivativePosterior) -> list[str]:
                 f"{far} derivatives of {name} are more than {OUTLYING:.0f} noise deviations off: "
                 "outliers, or a noise that is not Gaussian"
             )
-    component = posterior.components[0]
-    if component.field.dissipation.num_parameters and not posterior.counterfactual:
-        mean, variance = component.damping_moments()
-        prior = component.field.dissipation.prior_stddev
-        if bool((variance.sqrt() > 0.5 * prior).any()):
-            worries.append("friction is poorly identified: its posterior is nearly its prior")
+    worries.extend(found.physics_worries(posterior))
+    worries.extend(found.friction_worries(posterior))
     return worries
 
 

@@ -8,18 +8,17 @@ from typing import Any
 
 import torch
 
-from sympgp.dissipation import ScaledDissipation
-from sympgp.energies import FourierBasis
 from sympgp.fields import HamiltonianField
 from sympgp.kernels.energy import from_plain
 from sympgp.phase_space import CanonicalScaling
+from sympgp.posterior import parts
 from sympgp.posterior.component import Component, GaussianComponent
 from sympgp.posterior.derivative_posterior import DerivativePosterior
 from sympgp.posterior.diagnostics import Diagnostics
 from sympgp.posterior.exact import ExactGaussian
 from sympgp.posterior.exact_component import ExactComponent
 from sympgp.posterior.pathwise import PathwiseBasis
-from sympgp.posterior.storage import DISSIPATIONS, _plain, _to_cpu
+from sympgp.posterior.storage import _plain, _to_cpu
 from sympgp.trajectories import StateDerivatives
 from sympgp.trajectories.paths import check_writable
 
@@ -32,12 +31,12 @@ def save(posterior: DerivativePosterior, path: str | PathLike[str]) -> None:
     Raises:
         ValueError: a kernel or basis that is code; a file that cannot be written.
     """
-    family, data = posterior.dissipation_family, posterior.data
+    data = posterior.data
     content = {
         "format": FORMAT,
         "components": [_describe(component) for component in posterior.components],
         "scaling": _plain(posterior.scaling),
-        "dissipation_family": {"kind": type(family).__name__, **_plain(family)},
+        "dissipation_family": parts.plain(posterior.dissipation_family, "posterior"),
         "data": {
             "states": data.states,
             "derivatives": data.derivatives,
@@ -58,14 +57,12 @@ def _describe(component: Component) -> dict[str, Any]:
     if isinstance(component, ExactComponent) and isinstance(basis, PathwiseBasis):
         gaussian = _plain(component.gaussian)
         gaussian["kernel"] = component.gaussian.kernel.plain()
-        gaussian["dissipation"] = _plain(component.gaussian.dissipation)
+        gaussian["dissipation"] = parts.plain(component.gaussian.dissipation, "posterior")
         plain["gaussian"], waves = gaussian, basis.waves
-    elif isinstance(basis, FourierBasis):
-        waves = basis
+        plain["waves"] = parts.plain(waves, "posterior")
     else:
-        raise ValueError(f"posterior: no file format for a {type(basis).__name__} yet")
-    plain["waves"] = {"frequencies": waves.frequencies, "prior_variance": waves.prior_variance}
-    plain["dissipation"] = _plain(component.field.dissipation)
+        plain["waves"] = parts.plain(basis, "posterior")
+    plain["dissipation"] = parts.plain(component.field.dissipation, "posterior")
     return plain
 
 
@@ -75,16 +72,14 @@ def from_content(content: dict[str, Any]) -> DerivativePosterior:
     Raises:
         LookupError, TypeError, ValueError: it describes none.
     """
-    family = dict(content["dissipation_family"])
-    kind = DISSIPATIONS[family.pop("kind")]
     diagnostics = dict(content["diagnostics"])
-    for name in ("inflation", "notes", "details"):
+    for name in ("inflation", "notes", "details", "unobserved"):
         diagnostics[name] = tuple(diagnostics[name])
     data = content["data"]
     return DerivativePosterior(
         tuple(_component(dict(plain)) for plain in content["components"]),
         CanonicalScaling(**content["scaling"]),
-        kind(**family),
+        parts.rebuilt(content["dissipation_family"]),
         StateDerivatives(**data, dtype=data["states"].dtype),
         Diagnostics(**diagnostics),
         content["counterfactual"],
@@ -92,13 +87,13 @@ def from_content(content: dict[str, Any]) -> DerivativePosterior:
 
 
 def _component(plain: dict[str, Any]) -> Component:
-    waves = FourierBasis(**plain.pop("waves"))
-    dissipation = ScaledDissipation(**plain.pop("dissipation"))
+    waves = parts.rebuilt(plain.pop("waves"))
+    dissipation = parts.rebuilt(plain.pop("dissipation"))
     if "gaussian" not in plain:
         return GaussianComponent(field=HamiltonianField(waves, dissipation), states=None, **plain)
     known = dict(plain.pop("gaussian"))
     kernel = from_plain(known.pop("kernel"))
-    own = ScaledDissipation(**known.pop("dissipation"))
+    own = parts.rebuilt(known.pop("dissipation"))
     gaussian = ExactGaussian(kernel=kernel, dissipation=own, **known)
     basis = PathwiseBasis(waves, kernel, gaussian.centers)
     return ExactComponent(

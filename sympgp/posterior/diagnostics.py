@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
+
+from sympgp.trajectories import Trajectories
+
+
+def unobserved(data: Trajectories) -> tuple[str, ...]:
+    """Names of the coordinates that are nowhere observed."""
+    nowhere = torch.stack([x.isnan().all(0) for x in data.states]).all(0)
+    return tuple(name for name, gone in zip(data.names, nowhere.tolist(), strict=True) if gone)
+
 
 @dataclass(frozen=True)
 class Diagnostics:
@@ -23,6 +33,7 @@ class Diagnostics:
         inflation: autocorrelation time of each channel's residuals, in observations.
         notes: further findings in plain words, to worry about.
         details: findings that are as they should be.
+        unobserved: names of the coordinates without any observation.
     """
 
     engine: str
@@ -37,3 +48,4 @@ class Diagnostics:
     inflation: tuple[float, ...]
     notes: tuple[str, ...] = field(default=())
     details: tuple[str, ...] = field(default=())
+    unobserved: tuple[str, ...] = field(default=())

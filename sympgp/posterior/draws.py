@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sympgp.energies.base import Basis
-from sympgp.fields import BoundField
+from sympgp.fields import BoundField, as_points
 from sympgp.phase_space import CanonicalScaling
 from sympgp.trajectories import as_tensor
 
@@ -62,6 +62,27 @@ def scaled_states(scaling: CanonicalScaling, x: Any, name: str = "x") -> Float[T
     return scaling.to_scaled(states)
 
 
+def with_inputs(
+    z: Float[Tensor, "batch dim"], u: Any, num_inputs: int
+) -> Float[Tensor, "batch width"]:
+    """Points of a field: states, and its inputs beside them; zeros when None.
+
+    Raises:
+        ValueError: inputs of another width, or of a field without any.
+    """
+    if u is None:
+        return as_points(z, z.new_zeros(num_inputs)) if num_inputs else z
+    if not num_inputs:
+        raise ValueError("u: expected None, since this field has no inputs")
+    values = as_tensor(u, "u").to(z)
+    if values.shape not in ((num_inputs,), (len(z), num_inputs)):
+        raise ValueError(
+            f"u: expected shape ({len(z)}, {num_inputs}) or ({num_inputs},), "
+            f"got {tuple(values.shape)}"
+        )
+    return as_points(z, values)
+
+
 @dataclass(frozen=True)
 class Draws:
     """Draws of one component, in scaled units.
@@ -99,11 +120,16 @@ class FunctionDraws:
     """
 
     def __init__(
-        self, parts: Sequence[Draws], scaling: CanonicalScaling, reference: Float[Tensor, " dim"]
+        self,
+        parts: Sequence[Draws],
+        scaling: CanonicalScaling,
+        reference: Float[Tensor, " dim"],
+        noise_unit: Float[Tensor, " dim"] | None = None,
     ) -> None:
         self._parts = tuple(parts)
         self._scaling = scaling
         self._reference = reference
+        self._noise_unit = scaling.scale if noise_unit is None else noise_unit
 
     @property
     def num_samples(self) -> int:
@@ -118,17 +144,16 @@ class FunctionDraws:
     @property
     def noise_std(self) -> Float[Tensor, "draws dim"]:
         """Observation noise of each draw, user units."""
-        return torch.cat([part.noise_std for part in self._parts]) * self._scaling.scale
+        return torch.cat([part.noise_std for part in self._parts]) * self._noise_unit
 
-    def __call__(self, x: Any, u: None = None) -> Float[Tensor, "draws batch dim"]:
-        """``dx/dt`` of every draw at the states x (B, 2n); ``u`` is for fields with inputs.
+    def __call__(self, x: Any, u: Any = None) -> Float[Tensor, "draws batch dim"]:
+        """``dx/dt`` of every draw at states x (B, 2n) and inputs u (B, m) or (m,), zero when None.
 
         Raises:
-            ValueError: states of another width; inputs.
+            ValueError: states or inputs of another width.
         """
-        if u is not None:
-            raise ValueError("u: expected None, since this field has no inputs")
-        z = scaled_states(self._scaling, x)
+        num_inputs = self._parts[0].field.family.num_inputs
+        z = with_inputs(scaled_states(self._scaling, x), u, num_inputs)
         rates = [p.field(0.0, z.expand(len(p.theta), *z.shape)) for p in self._parts]
         return torch.cat(rates) * self._scaling.velocity_scale
 
@@ -147,8 +172,9 @@ class FunctionDraws:
         for part in self._parts:
             own = z[begin : begin + len(part.theta)]
             begin += len(part.theta)
-            anchor = part.basis.features(self._reference) @ part.weights.mT
-            size = max(1, POINTS_AT_ONCE // part.weights.numel())
+            origin = self._reference.expand(len(part.theta), 1, -1)
+            anchor = part.basis.value(origin, part.weights)
+            size = max(1, POINTS_AT_ONCE // max(1, part.weights.numel()))
             pieces = [part.basis.value(piece, part.weights) for piece in own.split(size, 1)]
-            values.append(torch.cat(pieces, 1) - anchor.unsqueeze(-1))
+            values.append(torch.cat(pieces, 1) - anchor)
         return torch.cat(values) * self._scaling.energy_scale

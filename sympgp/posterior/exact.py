@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sympgp.dissipation import ScaledDissipation
+from sympgp.dissipation import LinearDissipation
 from sympgp.kernels import EnergyKernel
 from sympgp.phase_space import symplectic_matrix
 
@@ -44,7 +44,7 @@ class ExactGaussian:
     kernel: EnergyKernel
     centers: Float[Tensor, "centers dim"]
     observed: Bool[Tensor, "centers dim"]
-    dissipation: ScaledDissipation
+    dissipation: LinearDissipation
     anchor: Float[Tensor, " k"]
     lever: Float[Tensor, "observations k"]
     factor: Float[Tensor, "observations observations"]
@@ -57,7 +57,7 @@ class ExactGaussian:
         kernel: EnergyKernel,
         curvature: Float[Tensor, "centers dim centers dim"],
         data: tuple[Tensor, Tensor, Bool[Tensor, "centers dim"]],
-        dissipation: ScaledDissipation,
+        dissipation: LinearDissipation,
         anchor: Float[Tensor, " k"],
         slope: Float[Tensor, "centers dim"] | None,
         noise_std: Float[Tensor, " dim"],
@@ -156,7 +156,7 @@ def jitter(cov: Float[Tensor, "n n"]) -> Float[Tensor, ""]:
 
 
 def structure_of(
-    dissipation: ScaledDissipation, rho: Float[Tensor, " k"]
+    dissipation: LinearDissipation, rho: Float[Tensor, " k"]
 ) -> Float[Tensor, "dim dim"]:
     """``J - R(rho)``."""
     damping = dissipation.matrix(rho)

@@ -179,7 +179,7 @@ class ExactComponent(Component):
             return _Tangent(mean, onto, none, none, left, left, left)
         before = gaussian.friction_covariance[-1, -1]
         along = torch.einsum("nbd,n->bd", loading, gaussian.tilt[:, -1]) @ onto.mT
-        own = -slope @ self.field.dissipation.matrices[-1].mT
+        own = -self.field.dissipation.parameter_jacobian(z, slope, rho)[..., -1]
         ratio = left / before
         return _Tangent(mean, onto, along, own, left, ratio, (1.0 - ratio) / before)
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sympgp.dissipation import Dissipation
+from sympgp.dissipation import Dissipation, LinearDissipation
 from sympgp.phase_space import CanonicalScaling
 from sympgp.posterior import prediction
 from sympgp.posterior.component import Component
@@ -20,7 +20,10 @@ from sympgp.posterior.draws import (
     Marginal,
     mixture_moments,
     scaled_states,
+    with_inputs,
 )
+from sympgp.posterior.parameters import DrawnMarginal, parameters
+from sympgp.trajectories.signals import Interpolation, Signal, as_signal
 
 if TYPE_CHECKING:
     from gpytorch.distributions import MultitaskMultivariateNormal
@@ -28,14 +31,18 @@ else:
     MultitaskMultivariateNormal = Any
 
 
+MANY_DRAWS, SOME_DRAWS = 600, 200
+"""Draws for moments of coefficients, and of matrices at many states."""
+
+
 @dataclass(frozen=True, eq=False)
 class FieldPosterior(ABC):
-    """Posterior over ``dx/dt = (J - R) grad H(x)`` and the noise, without any trajectory.
+    """Posterior over ``dx/dt = J grad H - d(x, grad H) + G u`` and the noise, no trajectory yet.
 
     Attributes:
         components: what it is a mixture of, in scaled units.
         scaling: between scaled and user units.
-        dissipation_family: the prior family of R.
+        dissipation_family: the prior family of the dissipation.
     """
 
     components: tuple[Component, ...]
@@ -47,11 +54,24 @@ class FieldPosterior(ABC):
         """Degrees of freedom n."""
         return self.scaling.num_dof
 
-    def vector_field(self, x: Any, joint: bool = False) -> Marginal | MultitaskMultivariateNormal:
-        """Posterior of ``f(x) = (J - R) grad H(x)``.
+    @property
+    def num_inputs(self) -> int:
+        """Number m of inputs of the field."""
+        return self.components[0].field.num_inputs
+
+    @property
+    def interpolation(self) -> Interpolation:
+        """Of inputs between samples."""
+        return self.components[0].field.inputs.interpolation
+
+    def vector_field(
+        self, x: Any, joint: bool = False, u: Any = None
+    ) -> Marginal | MultitaskMultivariateNormal:
+        """Posterior of ``f(x, u) = J grad H(x) - d(x, grad H(x)) + G(x) u``.
 
         Args:
             x: (B, 2n) states.
+            u: (B, m) or (m,) inputs; none, that is zero, when None.
             joint: return the joint Gaussian over all points and coordinates, with a low-rank
                 covariance, in place of marginals.
 
@@ -59,9 +79,9 @@ class FieldPosterior(ABC):
             ``.mean`` and ``.stddev`` of shape (B, 2n), user units of dx/dt.
 
         Raises:
-            ValueError: states of another width.
+            ValueError: states or inputs of another width.
         """
-        z = self._scaled_states(x)
+        z = with_inputs(self._scaled_states(x), u, self.num_inputs)
         if joint:
             return prediction.joint_field(self.components, self.scaling, z)
         moments = [component.field_moments(z) for component in self.components]
@@ -92,31 +112,91 @@ class FieldPosterior(ABC):
         return Marginal(scaled.mean * unit, scaled.stddev * unit)
 
     def dissipation(self) -> Marginal:
-        """Posterior of the dissipation parameters: () for Friction; zero without dissipation."""
-        moments = [component.damping_moments() for component in self.components]
-        scaled = mixture_moments(*zip(*moments, strict=True))
-        unit = self.components[0].field.dissipation.unit
-        shape = self.dissipation_family.reshape
-        return Marginal(
-            shape(scaled.mean * unit, self.num_dof), shape(scaled.stddev * unit, self.num_dof)
-        )
+        """Posterior of the dissipation's coefficients; zero without dissipation.
+
+        A number for ``Friction``, (n,) for ``DiagonalFriction``, (n, n) for ``MatrixFriction``; of
+        other families what their ``coefficients`` are. Where these are no linear function of a
+        Gaussian, moments are those of draws.
+        """
+        moments = []
+        for component in self.components:
+            family = component.field.dissipation
+            if isinstance(family, LinearDissipation):
+                mean, variance = component.damping_moments()
+                own = family.coefficients(mean), family.coefficients(variance.sqrt()) ** 2
+            else:
+                count = MANY_DRAWS if family.constant else SOME_DRAWS
+                drawn = family.coefficients(component.damping_draws(count))
+                own = drawn.mean(0), drawn.var(0)
+            moments.append(own)
+        return mixture_moments(*zip(*moments, strict=True))
 
     def dissipation_matrix(self, x: Any) -> Float[Tensor, "batch dim dim"]:
-        """Posterior mean of R(x) at states (B, 2n): (B, 2n, 2n), user units."""
+        """Posterior mean of R(x) at states (B, 2n): (B, 2n, 2n), user units.
+
+        Raises:
+            TypeError: a dissipation that is no matrix times grad H, such as ``Rayleigh``.
+        """
         z = self._scaled_states(x)
-        means = [c.field.dissipation.matrix(c.damping_moments()[0]) for c in self.components]
+        dim, means = z.shape[1], []
+        for component in self.components:
+            family = component.field.dissipation
+            if isinstance(family, LinearDissipation):
+                means.append(family.matrix(component.damping_moments()[0]).expand(len(z), dim, dim))
+                continue
+            draws = component.damping_draws(SOME_DRAWS)
+            found = family.matrix(draws, z.expand(len(draws), *z.shape)).mean(0)
+            means.append(found.expand(len(z), dim, dim))
         scale = self.scaling.scale
-        matrix = torch.stack(means).mean(0) * torch.outer(scale, scale) / self.scaling.kappa
-        return matrix.expand(len(z), *matrix.shape)
+        return torch.stack(means).mean(0) * torch.outer(scale, scale) / self.scaling.kappa
+
+    def input_matrix(self, x: Any) -> Marginal:
+        """Posterior of G(x) at states (B, 2n): (B, 2n, m), user units.
+
+        Raises:
+            ValueError: states of another width.
+        """
+        z, moments = self._scaled_states(x), []
+        for component in self.components:
+            theta, _, _ = component.sample(SOME_DRAWS, torch.Generator().manual_seed(0))
+            field = component.field
+            _, gamma, _ = field.parts(theta)
+            found = field.inputs.matrix(z.expand(len(theta), *z.shape), gamma)
+            moments.append((found.mean(0), found.var(0)))
+        scaled = mixture_moments(*zip(*moments, strict=True))
+        unit = self.scaling.velocity_scale.unsqueeze(-1)
+        return Marginal(scaled.mean * unit, scaled.stddev * unit)
+
+    def parameters(self, nearest: bool = False) -> dict[str, DrawnMarginal]:
+        """Posterior of what has a name: parameters of formulas, and a mass matrix as "mass".
+
+        Beside a learned part of the energy, forces that nobody modelled may act as a change of a
+        parameter would. The formula closest to the whole field over the data is known well; the
+        parameter itself only up to such a change, as large as the learned part's scales allow.
+
+        Args:
+            nearest: of the closest formula, in place of the parameter itself.
+
+        Returns:
+            By name, ``.mean``, ``.stddev``, ``.quantile(probability)`` and ``.interval(level)``,
+            user units; () for parameters and (n, n) for the mass.
+        """
+        return parameters(self, nearest)
 
     def noise(self) -> Marginal:
         """Posterior of each channel's noise standard deviation, (2n,), user units.
 
-        Of Student's t noise it is that of the scale.
+        Of Student's t noise it is that of the scale; NaN of a channel without any observation.
         """
         moments = [component.noise_moments() for component in self.components]
         scaled = mixture_moments(*zip(*moments, strict=True))
-        return Marginal(scaled.mean * self.scaling.scale, scaled.stddev * self.scaling.scale)
+        unit = torch.where(self.unobserved, torch.nan, self.scaling.scale)
+        return Marginal(scaled.mean * unit, scaled.stddev * unit)
+
+    @property
+    def unobserved(self) -> Bool[Tensor, " dim"]:
+        """Channels without any observation, (2n,)."""
+        return torch.zeros_like(self.scaling.scale, dtype=torch.bool)
 
     @property
     def noise_std(self) -> Float[Tensor, " dim"]:
@@ -144,10 +224,23 @@ class FieldPosterior(ABC):
             if not num:
                 continue
             theta, noise, start = component.sample(num, generator)
-            weights = theta[:, : component.field.num_weights]
+            weights, _, _ = component.field.parts(theta)
             bound = component.field.bind(theta)
             parts.append(Draws(bound, component.field.basis, weights, theta, noise, start))
-        return FunctionDraws(parts, self.scaling, torch.zeros_like(self.scaling.center))
+        # What is never observed has no noise to be seen with.
+        unit = torch.where(self.unobserved, 0.0, self.scaling.scale)
+        return FunctionDraws(parts, self.scaling, torch.zeros_like(self.scaling.center), unit)
+
+    def _signal(self, inputs: Any, times: list[float]) -> Signal | None:
+        """Inputs of new paths, checked.
+
+        Raises:
+            ValueError: inputs that are missing, not asked for, or wrong.
+        """
+        if not self.num_inputs and inputs is None:
+            return None
+        grid = torch.tensor(times, dtype=torch.float64).to(self.scaling.center)
+        return as_signal(inputs, grid, self.num_inputs, self.interpolation)
 
     def _scaled_states(self, x: Any, name: str = "x") -> Float[Tensor, "batch dim"]:
         return scaled_states(self.scaling, x, name)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sympgp.fields import HamiltonianField
 from sympgp.posterior.component import GaussianComponent, SampledComponent
 from sympgp.posterior.importance import (
     WeightedDraws,
@@ -16,6 +17,7 @@ from sympgp.posterior.importance import (
     weights,
 )
 from sympgp.posterior.joint import joint_density, states_of
+from sympgp.posterior.parameters import named
 from sympgp.posterior.settled import observed
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ DIMS = {
     "noise_std": ["coordinate"],
     "initial_state": ["trajectory", "coordinate"],
     "weights": ["weight"],
+    "input_matrix": ["coordinate", "input"],
     "y": ["observation"],
     "trajectory_of": ["observation"],
     "coordinate_of": ["observation"],
@@ -55,13 +58,16 @@ def to_arviz(posterior: Posterior, num_samples: int, seed: int, with_weights: bo
         "y": _numpy(torch.cat([x[m] for x, m in zip(posterior.data.states, mask, strict=True)]))
     }
     groups["constant_data"] = _places(posterior, mask)
+    dims = DIMS | _matrix_dims(posterior, groups["posterior"])
     coords = {
         "coordinate": list(posterior.names),
         "trajectory": np.arange(len(posterior.data)),
         "observation": np.arange(len(groups["observed_data"]["y"])),
     }
+    used = {axis for name in groups["posterior"] for axis in dims.get(name, ())}
+    coords |= {axis: labels for axis, labels in _labels(posterior).items() if axis in used}
     units = ", ".join(f"{name}: {unit}" for name, unit in posterior.units.items())
-    return _from_groups(groups, coords, units)
+    return _from_groups(groups, coords, dims, units)
 
 
 def _chains(posterior: Posterior, draws: WeightedDraws, seed: int) -> np.ndarray:
@@ -81,23 +87,69 @@ def _chains(posterior: Posterior, draws: WeightedDraws, seed: int) -> np.ndarray
 
 
 def _parameters(posterior: Posterior, draws: WeightedDraws, with_weights: bool) -> Group:
-    """Friction, noise, first states, component, and weights if wanted; user units."""
+    """Dissipation, inputs, parameters of formulas, noise, first states; user units.
+
+    And components, and weights if wanted. Noise of what was never observed is NaN, and an input
+    matrix that varies with the state is that at the data's mean.
+    """
     scaling, kinds = posterior.scaling, posterior.components
     pairs = list(zip(kinds, draws.parts, strict=False))
+    unit = torch.where(posterior.unobserved, torch.nan, scaling.scale)
     group = {
-        "noise_std": torch.cat([part.noise_std for part in draws.parts]) * scaling.scale,
+        "noise_std": torch.cat([part.noise_std for part in draws.parts]) * unit,
         "initial_state": torch.cat(
             [scaling.to_user(states_of(part)[:, c.window_states.chain[:, 0]]) for c, part in pairs]
         ),
         "component": draws.component,
     }
     if kinds[0].field.dissipation.num_parameters:
-        rho = [c.field.split(part.theta)[1] * c.field.dissipation.unit for c, part in pairs]
-        shape = posterior.dissipation_family.reshape
-        group["friction"] = shape(torch.cat(rho), posterior.num_dof)
+        shown = [c.field.dissipation.coefficients(c.field.split(p.theta)[1]) for c, p in pairs]
+        group["friction"] = torch.cat(shown)
+    if kinds[0].field.inputs.num_parameters:
+        found = [_input_matrix(c.field, part.theta) for c, part in pairs]
+        group["input_matrix"] = torch.cat(found) * scaling.velocity_scale.unsqueeze(-1)
+    known = [named(c.field.basis, c.field.parts(part.theta)[0]) for c, part in pairs]
+    for name in known[0]:
+        free = name not in group and name != "weights"
+        group[name if free else f"{name}_parameter"] = torch.cat([own[name] for own in known])
     if with_weights:
         group["weights"] = torch.cat([c.field.split(part.theta)[0] for c, part in pairs])
     return {name: _numpy(values) for name, values in group.items()}
+
+
+def _input_matrix(field: HamiltonianField, theta: Tensor) -> Tensor:
+    """``G~`` at the data's mean, (S, D, m)."""
+    z = theta.new_zeros(len(theta), 1, field.dissipation.dim)
+    return field.inputs.matrix(z, field.parts(theta)[1]).squeeze(1)
+
+
+def _labels(posterior: Posterior) -> dict[str, list[str]]:
+    """Names along the axes of dissipation, inputs and masses."""
+    momenta, every = list(posterior.names[posterior.num_dof :]), list(posterior.names)
+    return {
+        "momentum": momenta,
+        "momentum_bis": momenta,
+        "coordinate_bis": every,
+        "drag": list(getattr(posterior.dissipation_family, "drag", ())),
+        "input": list(posterior.data.input_names),
+    }
+
+
+def _matrix_dims(posterior: Posterior, group: Group) -> dict[str, list[str]]:
+    """Axes of what has one entry for each momentum or coordinate, or several of them."""
+    kinds = {posterior.num_dof: "momentum", 2 * posterior.num_dof: "coordinate"}
+    found = {}
+    for name, values in group.items():
+        if name in DIMS or values.ndim == 2:  # a number a draw
+            continue
+        axes: list[str] = []
+        for k, size in enumerate(values.shape[2:]):
+            axis = kinds.get(size, f"{name}_dim_{k}")
+            if name == "friction" and not k and hasattr(posterior.dissipation_family, "drag"):
+                axis = "drag"
+            axes.append(f"{axis}_bis" if axis in axes else axis)
+        found[name] = axes
+    return found
 
 
 def _replicated(posterior: Posterior, draws: WeightedDraws, seed: int) -> np.ndarray:
@@ -154,13 +206,15 @@ def _numpy(values: Tensor) -> np.ndarray:
     return values.detach().cpu().numpy()
 
 
-def _from_groups(groups: dict[str, Group], coords: dict[str, Any], units: str) -> Any:
+def _from_groups(
+    groups: dict[str, Group], coords: dict[str, Any], dims: dict[str, list[str]], units: str
+) -> Any:
     """InferenceData, or a DataTree from ArviZ 1 on."""
     arviz, new = arviz_module()
     if new:
-        data = arviz.from_dict(groups, coords=coords, dims=DIMS)
+        data = arviz.from_dict(groups, coords=coords, dims=dims)
     else:
-        data = arviz.from_dict(**groups, coords=coords, dims=DIMS)
+        data = arviz.from_dict(**groups, coords=coords, dims=dims)
     for group in groups:
         data[group].attrs.update(inference_library="sympgp", units=units)
     return data

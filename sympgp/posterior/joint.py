@@ -24,7 +24,7 @@ else:
 
 def joint_density(posterior: Posterior, component: Component) -> JointDensity:
     """The joint density whose posterior a component is, scaled units."""
-    nodes = Nodes.from_data(posterior.data, posterior.scaling)
+    nodes = Nodes.from_data(posterior.data, posterior.scaling, posterior.interpolation)
     states = component.window_states
     known = torch.where(_fixed(posterior, component), component.noise_std, torch.nan)
     noise = ScaledNoise(known, component.noise_group, posterior.scaling.scale, component.noise_dof)

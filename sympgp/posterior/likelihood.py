@@ -16,6 +16,7 @@ from sympgp.posterior.conditioning import Followed, check_new_data, follow, sett
 from sympgp.shooting.layout import Nodes, Windows
 from sympgp.shooting.sensitivities import (
     INITIAL_VARIANCE,
+    Drive,
     chain_sensitivities,
     freeze,
     nominal_path,
@@ -35,7 +36,7 @@ def log_likelihood(
     if data is None or data is posterior.data:
         return _of_fitted(posterior, num_samples, seed)
     data = check_new_data(posterior, data)
-    nodes = Nodes.from_data(data, posterior.scaling)
+    nodes = Nodes.from_data(data, posterior.scaling, posterior.interpolation)
     step = solver_step(posterior)
     draws = posterior.sample(num_samples, seed)
     parts = []
@@ -108,7 +109,8 @@ def _linearized(
     path, end = nominal_path(field.bind(theta), start, nodes, windows, step)
     count, slots, dim = path.shape
     index = windows.nodes.reshape(-1)
-    frozen = freeze(field, theta, path.reshape(-1, dim), nodes.dt[index], step)
+    drive = Drive.over(nodes, index)
+    frozen = freeze(field, theta, path.reshape(-1, dim), nodes.dt[index], step, drive)
     eye = torch.eye(dim, dtype=path.dtype, device=path.device).expand(count, dim, dim)
     steps = frozen.transition.reshape(count, slots, dim, dim)
     slope, transition = chain_sensitivities(steps, None, eye)

@@ -45,14 +45,16 @@ class PathwiseBasis(Basis):
         num = self.waves.num_weights
         return w[..., :num], w[..., num:].unflatten(-1, tuple(self.centers.shape))
 
-    def features(self, z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch weights"]:
+    def features(
+        self, z: Float[Tensor, "*batch dim"], w: Float[Tensor, " weights"] | None = None
+    ) -> Float[Tensor, "*batch weights"]:
         """``phi(z)`` and the covariances with the data's gradients."""
         flat = z.reshape(-1, z.shape[-1])
         update = self.kernel.gradient(flat, self.centers).flatten(-2)
         return torch.cat([self.waves.features(z), update.reshape(*z.shape[:-1], -1)], -1)
 
     def feature_gradient(
-        self, z: Float[Tensor, "*batch dim"]
+        self, z: Float[Tensor, "*batch dim"], w: Float[Tensor, " weights"] | None = None
     ) -> Float[Tensor, "*batch dim weights"]:
         """Gradients of the features."""
         flat = z.reshape(-1, z.shape[-1])

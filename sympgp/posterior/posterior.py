@@ -8,11 +8,12 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sympgp.integrators import Integrator
 from sympgp.posterior import prediction, residuals
+from sympgp.posterior.course import Course
 from sympgp.posterior.diagnostics import Diagnostics
 from sympgp.posterior.draws import (
     Marginal,
@@ -53,6 +54,12 @@ class Posterior(FieldPosterior):
     conditioned: bool = False
 
     @property
+    def unobserved(self) -> Bool[Tensor, " dim"]:
+        """Channels of the training data without any observation, (2n,)."""
+        gone = [name in self.diagnostics.unobserved for name in self.names]
+        return torch.tensor(gone, device=self.scaling.scale.device)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Names of the coordinates, q first."""
         return self.data.names
@@ -77,7 +84,7 @@ class Posterior(FieldPosterior):
         times: Any,
         num_samples: int = 100,
         integrator: Integrator | None = None,
-        inputs: None = None,
+        inputs: Any = None,
         seed: int = 0,
         discrepancy: bool = False,
     ) -> Rollouts:
@@ -88,9 +95,10 @@ class Posterior(FieldPosterior):
             times: (T,) increasing.
             num_samples: draws S.
             integrator: ``RK4`` at half the fit's step when None (at less where its error would
-                matter), or ``ImplicitMidpoint`` over horizons beyond 10,000 characteristic times;
+                matter), or ``GaussLegendre4`` over horizons beyond 10,000 characteristic times;
                 its step is in user time.
-            inputs: for fields with inputs only.
+            inputs: of fields that have some: (T, m) at the times, (T,) where m = 1; a tuple
+                (times, values) of other samples; or a function of time.
             seed: of the draws.
             discrepancy: also let the states jump as much as the training data asked for (see
                 ``summary()``); draws are then no longer solutions of one ODE.
@@ -99,14 +107,17 @@ class Posterior(FieldPosterior):
             Samples of shape (S, N, T, 2n); draws that diverged are marked and warned about.
 
         Raises:
-            ValueError: states of another width, not finite, or times that do not increase.
+            ValueError: states of another width, not finite, or times that do not increase; inputs
+                that are missing, of another width, or do not cover the times.
         """
-        _no_inputs(inputs)
         z0 = self._scaled_states(x0, "x0")
         if not bool(z0.isfinite().all()):
             raise ValueError("x0: expected finite states, got NaN or infinity")
+        grid = as_times(times)
+        signal = self._signal(inputs, grid)
+        course = None if signal is None else Course(signal, self.scaling)
         return prediction.rollout(
-            self, z0, as_times(times), num_samples, integrator, seed, discrepancy
+            self, z0, grid, num_samples, integrator, seed, discrepancy, course
         )
 
     def forecast(
@@ -114,7 +125,7 @@ class Posterior(FieldPosterior):
         times: Any,
         trajectory: int = 0,
         num_samples: int = 100,
-        inputs: None = None,
+        inputs: Any = None,
         seed: int = 0,
         integrator: Integrator | None = None,
     ) -> Rollouts:
@@ -126,18 +137,20 @@ class Posterior(FieldPosterior):
             times: (T,) increasing, none before the trajectory's last observation.
             trajectory: which one.
             num_samples: draws S.
-            inputs: for fields with inputs only.
+            inputs: of fields that have some, as for :meth:`rollout`, from the trajectory's last
+                observation on; the trajectory's own when None, as far as they go.
             seed: of the draws.
             integrator: as for :meth:`rollout`.
 
         Raises:
-            ValueError: no such trajectory; times before its last observation.
+            ValueError: no such trajectory; times before its last observation; inputs that are
+                missing, of another width, or do not cover the times.
         """
-        _no_inputs(inputs)
         self._refuse_counterfactual("forecast")
-        return prediction.forecast(
-            self, as_times(times), self._trajectory(trajectory), num_samples, integrator, seed
-        )
+        grid, index = as_times(times), self._trajectory(trajectory)
+        own = prediction.own_signal(self, index)
+        signal = self._signal(own if inputs is None else inputs, grid)
+        return prediction.forecast(self, grid, index, num_samples, integrator, seed, signal)
 
     def fitted(
         self, times: Sequence[Any] | None = None, num_samples: int = 100, seed: int = 0
@@ -174,7 +187,7 @@ class Posterior(FieldPosterior):
             MisfitWarning: the new data do not follow the field.
 
         Raises:
-            ValueError: another number of coordinates, other units, or inputs.
+            ValueError: another number of coordinates or inputs, or other units.
 
         Example:
             >>> from sympgp.systems import Pendulum
@@ -206,7 +219,7 @@ class Posterior(FieldPosterior):
             seed: of the draws.
 
         Raises:
-            ValueError: another number of coordinates, or inputs.
+            ValueError: another number of coordinates or inputs.
         """
         from sympgp.posterior.likelihood import log_likelihood
 
@@ -252,16 +265,8 @@ class Posterior(FieldPosterior):
         ``rollout`` shows it; ``forecast`` and ``fitted`` are refused, since the training
         trajectories were damped.
         """
-        components = []
-        for c in self.components:
-            damping = c.field.dissipation
-            still = replace(
-                damping,
-                matrices=torch.zeros_like(damping.matrices),
-                unit=torch.zeros_like(damping.unit),
-            )
-            components.append(replace(c, field=replace(c.field, dissipation=still)))
-        return replace(self, components=tuple(components), counterfactual=True, conditioned=False)
+        components = tuple(replace(c, field=c.field.undamped()) for c in self.components)
+        return replace(self, components=components, counterfactual=True, conditioned=False)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write one file that ``torch.load(weights_only=True)`` and ``sympgp.load`` read."""
@@ -296,8 +301,3 @@ def as_times(times: Any) -> list[float]:
     if not bool(values.isfinite().all()) or not bool((values.diff() > 0).all()):
         raise ValueError("times: expected finite, strictly increasing values")
     return [float(t) for t in values]
-
-
-def _no_inputs(inputs: None) -> None:
-    if inputs is not None:
-        raise ValueError("inputs: expected None, since this field has no inputs")

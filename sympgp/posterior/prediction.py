@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sympgp.fields import BoundField
-from sympgp.integrators import RK4, FixedStepIntegrator, ImplicitMidpoint, Integrator
+from sympgp.fields import BoundField, DrivenField
+from sympgp.integrators import RK4, FixedStepIntegrator, GaussLegendre4, Integrator
 from sympgp.phase_space import CanonicalScaling
 from sympgp.posterior.component import Component, normal
+from sympgp.posterior.course import Course
 from sympgp.posterior.draws import Draws, FunctionDraws, Marginal, mixture_moments
 from sympgp.rollouts import Rollouts, solve_rollouts
 from sympgp.rollouts.statistics import kept_std
+from sympgp.trajectories.signals import InputSignal, Signal
 
 if TYPE_CHECKING:
     from gpytorch.distributions import MultitaskMultivariateNormal
@@ -44,7 +47,7 @@ class SolverErrorWarning(UserWarning):
 
 
 def joint_field(
-    components: Sequence[Component], scaling: CanonicalScaling, z: Float[Tensor, "batch dim"]
+    components: Sequence[Component], scaling: CanonicalScaling, z: Float[Tensor, "batch width"]
 ) -> MultitaskMultivariateNormal:
     """Joint Gaussian of the field at all points: the mixture's mean and low-rank covariance."""
     from gpytorch.distributions import MultitaskMultivariateNormal
@@ -84,10 +87,11 @@ class _Solver:
         step = 0.5 * posterior.diagnostics.solver_step / tau
         if integrator is None:
             long = horizon > LONG_HORIZON
-            integrator = ImplicitMidpoint(step=0.5 * step) if long else RK4(step=step)
-        elif isinstance(integrator, FixedStepIntegrator):
-            own = integrator.step
-            integrator = integrator.with_step(step if own is None else own / tau)
+            integrator = GaussLegendre4(step=step) if long else RK4(step=step)
+        else:
+            integrator = integrator.in_time_units(tau)
+            if isinstance(integrator, FixedStepIntegrator) and integrator.step is None:
+                integrator = integrator.with_step(step)
         self.integrator = integrator
         self.limit = LIMIT * posterior.scaling.spread
 
@@ -98,11 +102,33 @@ class _Solver:
             self.integrator = method.with_step(0.5 * method.step)
 
     def __call__(
-        self, field: BoundField, z0: Float[Tensor, "draws trajectories dim"], times: list[float]
+        self,
+        field: BoundField,
+        z0: Float[Tensor, "draws trajectories dim"],
+        times: list[float],
+        course: Course | None = None,
     ) -> tuple[Tensor, Bool[Tensor, "draws trajectories"]]:
         if len(times) == 1:
             return z0.unsqueeze(2), torch.zeros_like(z0[..., 0], dtype=torch.bool)
-        return solve_rollouts(field, z0, times, self.integrator, limit=self.limit)
+        if course is None:
+            return solve_rollouts(field, z0, times, self.integrator, limit=self.limit)
+        states, z = [z0], z0
+        for begin, end in zip(times[:-1], times[1:], strict=True):
+            for left, right, u in course.between(begin, end):
+                driven = DrivenField(field, u)
+                path, _ = solve_rollouts(
+                    driven, z, [left, right], self.integrator, limit=self.limit
+                )
+                z = path[:, :, -1]
+            states.append(z)
+        samples = torch.stack(states, 2)
+        return samples, ~samples.isfinite().all(-1).all(-1)
+
+    def finer(self) -> _Solver:
+        """The same with half the step."""
+        other = copy(self)
+        other.halve()
+        return other
 
     def with_jumps(
         self,
@@ -111,11 +137,12 @@ class _Solver:
         times: list[float],
         jump: tuple[float, float],
         generator: torch.Generator,
+        course: Course | None = None,
     ) -> tuple[Tensor, Bool[Tensor, "draws trajectories"]]:
         """As ``__call__``, with random jumps of variance ``std^2`` per ``spacing``."""
         std, spacing = jump
         if std == 0.0:
-            return self(field, z0, times)
+            return self(field, z0, times, course)
         states, z = [z0], z0
         longest = spacing / JUMPS_A_WINDOW
         for begin, end in zip(times[:-1], times[1:], strict=True):
@@ -124,7 +151,7 @@ class _Solver:
             for k in range(pieces):
                 left = begin + (end - begin) * k / pieces
                 right = begin + (end - begin) * (k + 1) / pieces
-                z = self(field, z, [left, right])[0][:, :, -1]
+                z = self(field, z, [left, right], course)[0][:, :, -1]
                 z = z + deviation * normal(tuple(z.shape), z, generator)
             states.append(z)
         samples = torch.stack(states, 2)
@@ -137,6 +164,7 @@ class _Solver:
         times: list[float],
         samples: Tensor,
         diverged: Tensor,
+        course: Course | None = None,
     ) -> float:
         """RMS change when the step is halved over the draws' deviation, for one draw a component.
 
@@ -148,12 +176,12 @@ class _Solver:
             return 0.0
         if len(times) < 2 or len(samples) < 2:
             return 0.0
-        finer = method.with_step(0.5 * method.step)
+        finer = self.finer()
         worst, begin = torch.zeros_like(samples[0, :, 0]), 0
         deviation = kept_std(samples, diverged)[:, 1:].square().mean(1).sqrt()
         for part in draws.parts:
             one = part.field.first()
-            again, lost = solve_rollouts(one, z0[begin : begin + 1], times, finer, limit=self.limit)
+            again, _ = finer(one, z0[begin : begin + 1], times, course)
             change = (again[0] - samples[begin])[:, 1:].square().mean(1).sqrt()
             worst = torch.maximum(worst, change.nan_to_num())
             begin += len(part.theta)
@@ -208,6 +236,7 @@ def rollout(
     integrator: Integrator | None,
     seed: int,
     discrepancy: bool,
+    course: Course | None,
 ) -> Rollouts:
     """All draws from all initial states."""
     generator = torch.Generator().manual_seed(seed)
@@ -218,15 +247,17 @@ def rollout(
         samples, diverged = [], []
         for component, part in _paired(posterior, draws):
             start, jump = z0.expand(len(part.theta), *z0.shape), component.window_states.jump
-            paths, lost = solver.with_jumps(part.field, start, grid, jump, generator)
+            paths, lost = solver.with_jumps(part.field, start, grid, jump, generator, course)
             samples.append(paths)
             diverged.append(lost)
         paths, lost = torch.cat(samples), torch.cat(diverged)
         return _package(posterior, draws, paths, lost, times, seed)
     for _ in range(1 + HALVINGS):
-        solved = [solver(p.field, z0.expand(len(p.theta), *z0.shape), grid) for p in draws.parts]
+        solved = [
+            solver(p.field, z0.expand(len(p.theta), *z0.shape), grid, course) for p in draws.parts
+        ]
         paths, lost = (torch.cat(parts) for parts in zip(*solved, strict=True))
-        error = solver.error(draws, z0.expand(len(paths), *z0.shape), grid, paths, lost)
+        error = solver.error(draws, z0.expand(len(paths), *z0.shape), grid, paths, lost, course)
         if integrator is not None or not error > TOLERANCE:
             break
         solver.halve()
@@ -240,6 +271,7 @@ def forecast(
     num_samples: int,
     integrator: Integrator | None,
     seed: int,
+    ahead: Signal | None,
 ) -> Rollouts:
     """Continue a training trajectory from the joint posterior of its last window and the field."""
     wanted = scaled_times(posterior.scaling, times)
@@ -254,15 +286,17 @@ def forecast(
     generator = torch.Generator().manual_seed(seed)
     draws = posterior._draw(num_samples, generator)
     solver = _Solver(posterior, integrator, wanted[-1] - seen)
+    before = _own_course(posterior, trajectory)
+    course = before if ahead is None else Course(ahead, scaling)
     samples, diverged = [], []
     for component, part in _paired(posterior, draws):
         states = component.window_states
         last = states.windows(trajectory)[-1]
         z, begin = _starts(part)[:, last : last + 1], float(states.times[last])
         if seen > begin:
-            z = solver(part.field, z, [begin, seen])[0][:, :, -1]
+            z = solver(part.field, z, [begin, seen], before)[0][:, :, -1]
         grid = [seen, *wanted[1:]] if wanted[0] <= seen + ROUNDING else [seen, *wanted]
-        paths, lost = solver.with_jumps(part.field, z, grid, states.jump, generator)
+        paths, lost = solver.with_jumps(part.field, z, grid, states.jump, generator, course)
         samples.append(paths[:, :, -len(times) :])
         diverged.append(lost)
     return _package(posterior, draws, torch.cat(samples), torch.cat(diverged), times, seed)
@@ -283,6 +317,7 @@ def fitted(
     generator = torch.Generator().manual_seed(seed)
     draws = posterior._draw(num_samples, generator)
     solver = _Solver(posterior, None, 0.0)
+    course = _own_course(posterior, trajectory)
     samples, diverged = [], []
     for component, part in _paired(posterior, draws):
         states = component.window_states
@@ -293,7 +328,7 @@ def fitted(
         # Rows before the first observation are reached backwards in time.
         early = [t for t in wanted if t < edges[0] - ROUNDING]
         if early:
-            path = solver(part.field, starts[:, :1], [edges[0], *reversed(early)])[0]
+            path = solver(part.field, starts[:, :1], [edges[0], *reversed(early)], course)[0]
             pieces.append(path[:, :, 1:].flip(2))
         for position, begin in enumerate(edges):
             end = edges[position + 1] - ROUNDING if position + 1 < len(edges) else float("inf")
@@ -302,12 +337,25 @@ def fitted(
                 continue
             lead = inside[0] > begin + ROUNDING
             grid = [begin, *inside] if lead else [begin, *inside[1:]]
-            path = solver(part.field, starts[:, position : position + 1], grid)[0]
+            path = solver(part.field, starts[:, position : position + 1], grid, course)[0]
             pieces.append(path[:, :, 1:] if lead else path)
         paths = torch.cat(pieces, 2)
         samples.append(paths)
         diverged.append(~paths.isfinite().all(-1).all(-1))
     return _package(posterior, draws, torch.cat(samples), torch.cat(diverged), times, seed)
+
+
+def own_signal(posterior: Posterior, trajectory: int) -> Signal | None:
+    """Inputs along a training trajectory."""
+    data = posterior.data
+    if data.inputs is None:
+        return None
+    return InputSignal(data.times[trajectory], data.inputs[trajectory], posterior.interpolation)
+
+
+def _own_course(posterior: Posterior, trajectory: int) -> Course | None:
+    signal = own_signal(posterior, trajectory)
+    return None if signal is None else Course(signal, posterior.scaling)
 
 
 def _starts(part: Draws) -> Float[Tensor, "draws windows dim"]:

@@ -29,7 +29,7 @@ def given_noise(
     free = normal((len(noise_std), len(stddev)), stddev, generator)
     delta = (free / precision.sqrt()) @ axes.mT
     log_q = (precision.log() - math.log(2.0 * math.pi)).sum(1) / 2.0 - stddev.log().sum()
-    if component.field.dissipation.num_parameters:
+    if component.field.dissipation.truncated:
         column = (axes[-1] / precision) @ axes.mT
         deviation, mode = column[:, -1].sqrt(), component.theta[-1]
         uniform = torch.rand(len(delta), generator=generator, dtype=torch.float64).to(delta)

@@ -222,6 +222,9 @@ def predictive_checks(
         scaled.append(_normal_scores(own, dof).cpu().double().numpy())
     for d in range(count):
         seen = [~np.isnan(x[:, d].cpu().numpy()) for x in posterior.data.states]
+        if not any(own.any() for own in seen):
+            total[d] = np.nan
+            continue
         rows = np.concatenate([r[:, keep, d] for r, keep in zip(scaled, seen, strict=True)], 1)
         rows = rows[np.isfinite(rows).all(1)]
         for own in rows:

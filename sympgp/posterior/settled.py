@@ -17,10 +17,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sympgp.fields import as_points
 from sympgp.shooting.density import JointDensity
 from sympgp.shooting.elimination import Chain, eliminate
 from sympgp.shooting.layout import Windows
-from sympgp.shooting.sensitivities import INITIAL_VARIANCE, nominal_path, substeps
+from sympgp.shooting.sensitivities import (
+    INITIAL_VARIANCE,
+    NO_DRIVE,
+    Drive,
+    nominal_path,
+    substeps,
+)
 
 ELEMENTS = 1_000_000
 """Numbers of one block of features held at a time (8 MB in float64)."""
@@ -127,9 +134,11 @@ class _Linearized:
         for slot, num in enumerate(counts.max(0).values.tolist()):
             data.add(slot, z, moved)
             levers.append(moved)
+            drive = Drive.over(density.nodes, density.windows.nodes[:, slot])
             for sub in range(num):
                 active = torch.where(counts[:, slot] > sub, sizes[:, slot], 0.0)
-                z, moved = _tangent_step(rate, z, moved, active[:, None])
+                u = NO_DRIVE if drive is None else drive.during(sub, counts[:, slot])
+                z, moved = _tangent_step(rate, z, moved, active[:, None], u)
         kept = data.gradient.isfinite().all(-1) & moved.isfinite().all(-1).all(-1)
         lost = ~kept.all(1)[:, None, None]
         end, transition = z.masked_fill(lost, 0.0), moved.masked_fill(lost[..., None], 0.0)
@@ -222,30 +231,30 @@ class _DataGram:
         self.hessian = self.hessian + noise.information * moved.mT @ (pull.unsqueeze(-1) * moved)
 
 
-Rate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Rate = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
 
 def _rate(density: JointDensity, theta: Tensor) -> Rate:
-    """``(z, M) -> (f(z), f'(z) M)`` of every draw."""
+    """``(z, M, u) -> (f(z, u), f'(z, u) M)`` of every draw."""
     field = density.field
-    weights, rho = field.split(theta)
-    structure = field.structure(rho).unsqueeze(1)
+    bound = field.bind(theta)
 
-    def rate(z: Tensor, moved: Tensor) -> tuple[Tensor, Tensor]:
-        known = field.basis.linearized(z, weights)
-        slope = (structure @ known.slope.unsqueeze(-1)).squeeze(-1)
-        return slope, structure @ (known.hessian @ moved)
+    def rate(z: Tensor, moved: Tensor, u: Tensor | None) -> tuple[Tensor, Tensor]:
+        known = field.linearized(as_points(z, u), theta)
+        return bound.flow(0.0, as_points(z, u), known.known.slope), known.jacobian @ moved
 
     return rate
 
 
-def _tangent_step(rate: Rate, z: Tensor, moved: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+def _tangent_step(
+    rate: Rate, z: Tensor, moved: Tensor, h: Tensor, u: tuple[Tensor | None, ...]
+) -> tuple[Tensor, Tensor]:
     """A classical Runge-Kutta step of states and their derivatives, exact for the step's map."""
     wide = h.unsqueeze(-1)
-    k1, l1 = rate(z, moved)
-    k2, l2 = rate(z + 0.5 * h * k1, moved + 0.5 * wide * l1)
-    k3, l3 = rate(z + 0.5 * h * k2, moved + 0.5 * wide * l2)
-    k4, l4 = rate(z + h * k3, moved + wide * l3)
+    k1, l1 = rate(z, moved, u[0])
+    k2, l2 = rate(z + 0.5 * h * k1, moved + 0.5 * wide * l1, u[1])
+    k3, l3 = rate(z + 0.5 * h * k2, moved + 0.5 * wide * l2, u[1])
+    k4, l4 = rate(z + h * k3, moved + wide * l3, u[2])
     onward = z + h / 6.0 * (k1 + 2.0 * (k2 + k3) + k4)
     return onward, moved + wide / 6.0 * (l1 + 2.0 * (l2 + l3) + l4)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from os import PathLike, fspath
 from pathlib import Path
@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sympgp.dissipation import Conservative, Dissipation, Friction, ScaledDissipation
-from sympgp.energies import FourierBasis
+from sympgp.energies.physics_basis import Formula
 from sympgp.fields import HamiltonianField
 from sympgp.phase_space import CanonicalScaling
+from sympgp.posterior import parts
 from sympgp.posterior.component import (
     Component,
     GaussianComponent,
@@ -33,8 +33,7 @@ from sympgp.posterior.states import WindowStates
 from sympgp.trajectories import Trajectories
 from sympgp.trajectories.paths import check_writable
 
-FORMAT = "sympgp posterior 3"
-DISSIPATIONS: dict[str, type[Dissipation]] = {"Conservative": Conservative, "Friction": Friction}
+FORMAT = "sympgp posterior 4"
 COMPONENTS: dict[str, type[Component]] = {
     "GaussianComponent": GaussianComponent,
     "SampledComponent": SampledComponent,
@@ -66,34 +65,28 @@ def save(posterior: Posterior, path: str | PathLike[str]) -> None:
     data = posterior.data
     components = []
     for component in posterior.components:
-        basis = component.field.basis
-        if not isinstance(basis, FourierBasis):
-            raise ValueError(f"posterior: no file format for a {type(basis).__name__} yet")
         plain = _plain(component)
-        del plain["field"]
+        field = plain.pop("field")
         plain["kind"] = type(component).__name__
         if isinstance(component, SampledComponent):
             plain["draws"] = component.draws._asdict()
         if component.states is not None:
             plain["states"] = _plain(component.states)
-        plain["basis"] = {
-            "frequencies": basis.frequencies,
-            "prior_variance": basis.prior_variance,
-        }
-        plain["dissipation"] = _plain(component.field.dissipation)
+        plain["field"] = parts.plain((field.basis, field.dissipation, field.driven), "posterior")
         components.append(plain)
-    family = posterior.dissipation_family
     content = {
         "format": FORMAT,
         "components": components,
         "scaling": _plain(posterior.scaling),
-        "dissipation_family": {"kind": type(family).__name__, **_plain(family)},
+        "dissipation_family": parts.plain(posterior.dissipation_family, "posterior"),
         "data": {
             "times": list(data.times),
             "states": list(data.states),
             "names": list(data.names),
             "units": dict(data.units),
             "labels": list(data.labels),
+            "inputs": None if data.inputs is None else list(data.inputs),
+            "input_names": list(data.input_names) or None,
         },
         "diagnostics": asdict(posterior.diagnostics),
         "counterfactual": posterior.counterfactual,
@@ -103,16 +96,23 @@ def save(posterior: Posterior, path: str | PathLike[str]) -> None:
     torch.save(_to_cpu(content), fspath(path))
 
 
-def load(path: str | PathLike[str], device: torch.device | str | None = None) -> Any:
+def load(
+    path: str | PathLike[str],
+    device: torch.device | str | None = None,
+    *,
+    formula: Formula | Mapping[str, Formula] | None = None,
+) -> Any:
     """Read a posterior that its ``save`` wrote; it predicts the same as before.
 
     Args:
         path: the file.
         device: where to put its tensors; the CPU when None.
+        formula: the function that a ``PhysicsEnergy`` was made with, which files do not hold;
+            several by their names. Formulas that are strings are in the file.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is something else.
+        ValueError: the file is something else; a function is missing, or is another one.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"path: there is no file {fspath(path)!r}")
@@ -135,6 +135,7 @@ def load(path: str | PathLike[str], device: torch.device | str | None = None) ->
             f"path: {fspath(path)!r} has the format {content['format']!r}; "
             f"this version reads {FORMAT!r}"
         )
+    content = parts.with_functions(content, formula)
     try:
         return read(content)
     except (LookupError, TypeError, ValueError) as error:
@@ -144,22 +145,19 @@ def load(path: str | PathLike[str], device: torch.device | str | None = None) ->
 def _from_content(content: dict[str, Any]) -> Posterior:
     components = []
     for plain in content["components"]:
-        basis = FourierBasis(**plain.pop("basis"))
-        field = HamiltonianField(basis, ScaledDissipation(**plain.pop("dissipation")))
+        field = HamiltonianField(*parts.rebuilt(plain.pop("field")))
         if plain["states"] is not None:
             plain["states"] = WindowStates(**plain["states"])
         if "draws" in plain:
             plain["draws"] = JointDraws(**plain["draws"])
         components.append(COMPONENTS[plain.pop("kind")](field=field, **plain))
-    family = dict(content["dissipation_family"])
-    kind = DISSIPATIONS[family.pop("kind")]
     diagnostics = dict(content["diagnostics"])
-    for name in ("inflation", "notes", "details"):
+    for name in ("inflation", "notes", "details", "unobserved"):
         diagnostics[name] = tuple(diagnostics[name])
     return Posterior(
         tuple(components),
         CanonicalScaling(**content["scaling"]),
-        kind(**family),
+        parts.rebuilt(content["dissipation_family"]),
         Trajectories(**content["data"]),
         Diagnostics(**diagnostics),
         content["counterfactual"],

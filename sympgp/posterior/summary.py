@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sympgp.posterior import found
 from sympgp.posterior.component import GaussianComponent
-from sympgp.posterior.draws import Marginal
+from sympgp.posterior.identification import identification
 
 if TYPE_CHECKING:
     from sympgp.posterior.posterior import Posterior
@@ -19,10 +20,6 @@ CHECKED = 50
 """Draws for the verdict."""
 CORRELATED = 1.05
 """Autocorrelation time, in observations, that is worth a word."""
-
-
-def _number(mean: float, stddev: float) -> str:
-    return f"{mean:.4g} +- {stddev:.2g}"
 
 
 def _unit(posterior: Posterior, name: str) -> str:
@@ -53,24 +50,20 @@ def _found(posterior: Posterior) -> list[str]:
     lines = []
     noise = posterior.noise()
     for k, name in enumerate(posterior.names):
-        value = _number(float(noise.mean[k]), float(noise.stddev[k]))
+        if name in posterior.diagnostics.unobserved:
+            lines.append(f"  {name} was never observed: it follows from the others")
+            continue
+        value = found.number(float(noise.mean[k]), float(noise.stddev[k]))
         lines.append(f"  noise of {name}: {value}{_unit(posterior, name)}")
     dof = posterior.components[0].noise_dof
     if dof is not None:
         lines.append(f"  noise is Student's t with {dof:.3g} degrees of freedom")
-    if posterior.components[0].field.dissipation.num_parameters:
-        friction: Marginal = posterior.dissipation()
-        lines.append(f"  friction: {_number(float(friction.mean), float(friction.stddev))}")
-    scaling = posterior.scaling
-    component = posterior.components[0]
-    if "lengthscale" in component.hyperparameters:
-        logs = [c.hyperparameters["lengthscale"].log() for c in posterior.components]
-        lengthscale = torch.stack(logs).mean(0).exp() * scaling.scale
-        shown = ", ".join(
-            f"{name} {float(v):.3g}{_unit(posterior, name)}"
-            for name, v in zip(posterior.names, lengthscale, strict=True)
-        )
-        lines.append(f"  lengthscales of H: {shown}")
+    lines += found.dissipation_lines(posterior)
+    lines += [f"  {sentence}" for sentence in identification(posterior)]
+    lines += found.input_lines(posterior)
+    lines += found.physics_lines(posterior)
+    lines += found.lengthscale_lines(posterior)
+    scaling, component = posterior.scaling, posterior.components[0]
     if isinstance(component, GaussianComponent):
         lines.append(
             f"  directions of the field that the data determine: {_determined(component)} "
@@ -137,23 +130,22 @@ def _worries(posterior: Posterior) -> list[str]:
                 f"residuals of {name} are correlated in time: {factor:.1f} observations were "
                 "counted as one"
             )
-    if posterior.components[0].field.dissipation.num_parameters:
-        worries.extend(_friction_worries(posterior))
+    worries.extend(found.physics_worries(posterior))
+    worries.extend(_friction_worries(posterior))
     return worries
 
 
 def _friction_worries(posterior: Posterior) -> list[str]:
     component = posterior.components[0]
-    _, variance = component.damping_moments()
-    mode, deviation = component.theta[-1], float(variance[-1].sqrt())
-    if isinstance(component, GaussianComponent):
-        deviation = float(component.damping_direction()[1])
-    if float(mode) < -2.0 * deviation:
-        return [
-            "the data prefer negative friction: energy is gained, which this model cannot do; "
-            "an input or another dissipation may be missing"
-        ]
-    prior = component.field.dissipation.prior_stddev[-1]
-    if deviation > 0.5 * float(prior):
-        return ["friction is poorly identified: its posterior is nearly as wide as its prior"]
-    return []
+    damping = component.field.dissipation
+    if damping.truncated and not damping.lossless:
+        _, variance = component.damping_moments()
+        mode, deviation = component.theta[-1], float(variance[-1].sqrt())
+        if isinstance(component, GaussianComponent):
+            deviation = float(component.damping_direction()[1])
+        if float(mode) < -2.0 * deviation:
+            return [
+                "the data prefer negative friction: energy is gained, which this model cannot do; "
+                "an input or another dissipation may be missing"
+            ]
+    return found.friction_worries(posterior)

@@ -15,11 +15,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sympgp.energies.base import Linearized
-from sympgp.fields import HamiltonianField
+from sympgp.fields import DrivenField, HamiltonianField, LinearizedField
 from sympgp.integrators import FixedStepIntegrator
 from sympgp.shooting.layout import Nodes, Windows
-from sympgp.shooting.sensitivities import CHUNK_ELEMENTS, _rk4, substeps
+from sympgp.shooting.sensitivities import CHUNK_ELEMENTS, NO_DRIVE, Drive, _rk4, substeps
 
 BLOCK_ELEMENTS, SMALLEST_BLOCK = 500_000, 64
 """Features of all draws treated at a time, of which the processor's cache holds most, and fewest
@@ -85,9 +84,11 @@ def recorded_paths(
     z, states = start, []
     for slot, num in enumerate(counts.max(0).values.tolist()):
         states.append(z)
+        drive = Drive.over(nodes, windows.nodes[:, slot])
+        rate = bound if drive is None else DrivenField(bound, drive.signal(dt[:, slot]))
         for sub in range(num):
             h = torch.where(counts[:, slot] > sub, sizes[:, slot], 0.0).unsqueeze(-1)
-            z = integrator.advance(bound, 0.0, z, h)
+            z = integrator.advance(rate, sub * h, z, h)
             # A lost draw rests at the origin, where no derivative can break down.
             alive = alive & (z.detach().abs().amax((1, 2)) < LARGEST_STATE)
             z = torch.where(alive.view(-1, 1, 1), z, 0.0)
@@ -120,9 +121,11 @@ class _Paths(torch.autograd.Function):
         for slot, num in enumerate(counts.max(0).values.tolist()):
             states.append(z)
             first.append(len(stages))
+            drive = Drive.over(nodes, windows.nodes[:, slot])
             for sub in range(num):
                 h = torch.where(counts[:, slot] > sub, sizes[:, slot], 0.0).unsqueeze(-1)
-                z, inner = _rk4(bound, z, h)
+                u = NO_DRIVE if drive is None else drive.during(sub, counts[:, slot])
+                z, inner = _rk4(bound, z, h, u)
                 stages.append(torch.stack(inner, -2))
                 lengths.append(h)
         path = torch.stack(states, -2)
@@ -134,7 +137,7 @@ class _Paths(torch.autograd.Function):
             path, z = path.masked_fill(lost.unsqueeze(-1), 0.0), z.masked_fill(lost, 0.0)
         ctx.mark_non_differentiable(alive)
         ctx.field, ctx.first, ctx.lost = field, first, lost
-        empty = start.new_zeros(*start.shape[:2], 0, 4, start.shape[-1])
+        empty = start.new_zeros(*start.shape[:2], 0, 4, start.shape[-1] + field.num_inputs)
         every = torch.stack(stages, 2) if stages else empty
         size = torch.stack(lengths) if lengths else start.new_zeros(0, start.shape[1], 1)
         ctx.save_for_backward(theta, every, size)
@@ -149,8 +152,9 @@ class _Paths(torch.autograd.Function):
         by_path = by_path.masked_fill(lost.unsqueeze(-1), 0.0)
         costate = by_end.masked_fill(lost, 0.0)
         stages = stages.masked_fill(lost[..., None, None], 0.0)
-        draws, windows, steps, _, dim = stages.shape
-        frozen = _Frozen(field, theta, stages.reshape(draws, -1, dim))
+        draws, windows, steps = stages.shape[:3]
+        dim = costate.shape[-1]
+        frozen = _Frozen(field, theta, stages.flatten(1, 3))
         jacobian = frozen.jacobian.reshape(draws, windows, steps, 4, dim, dim)
         jacobian = jacobian.permute(2, 0, 1, 3, 4, 5)
         transition = _transitions(jacobian, sizes)
@@ -181,35 +185,28 @@ class _Frozen:
         self,
         field: HamiltonianField,
         theta: Float[Tensor, "draws params"],
-        z: Float[Tensor, "draws batch dim"],
+        points: Float[Tensor, "draws batch width"],
     ) -> None:
-        self.field = field
-        self.weights, self.rho = field.split(theta)
+        self.field, self.theta = field, theta
         self.size = max(SMALLEST_BLOCK, BLOCK_ELEMENTS // theta.numel())
-        keep = theta.numel() * z.shape[1] <= KEPT_ELEMENTS
-        structure = field.structure(self.rho).unsqueeze(1)
-        # States with what is known of the field there, where that may be kept.
-        self.blocks: list[tuple[Tensor, Linearized | None]] = []
+        keep = theta.numel() * points.shape[1] <= KEPT_ELEMENTS
+        # Points with what is known of the field there, where that may be kept.
+        self.blocks: list[tuple[Tensor, LinearizedField | None]] = []
         parts = []
-        for states in z.split(self.size, 1):
-            known = field.basis.linearized(states, self.weights)
-            parts.append(structure @ known.hessian)
-            self.blocks.append((states, known if keep else None))
+        for block in points.split(self.size, 1):
+            known = field.linearized(block, theta)
+            parts.append(known.jacobian)
+            self.blocks.append((block, known if keep else None))
         self.jacobian = torch.cat(parts, 1)
 
     def pull_back(self, pulls: Float[Tensor, "draws batch dim"]) -> Float[Tensor, "draws params"]:
         """``sum_b v_b . df/dtheta(z_b)`` of each draw."""
-        structure, damping = self.field.structure(self.rho), self.field.dissipation.matrices
-        total = None
-        for (states, known), pull in zip(self.blocks, pulls.split(self.size, 1), strict=True):
+        total = torch.zeros_like(self.theta)
+        for (block, known), pull in zip(self.blocks, pulls.split(self.size, 1), strict=True):
             if known is None:
-                known = self.field.basis.linearized(states, self.weights)
-            by_weights = known.pull_back(pull @ structure)
-            moment = pull.mT @ known.slope
-            by_rho = -torch.tensordot(moment, damping, dims=((1, 2), (1, 2)))
-            part = torch.cat([by_weights, by_rho], 1)
-            total = part if total is None else total + part
-        return torch.zeros_like(self.rho) if total is None else total
+                known = self.field.linearized(block, self.theta)
+            total = total + known.pull_back(pull)
+        return total
 
 
 def _transitions(

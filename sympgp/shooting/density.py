@@ -72,7 +72,7 @@ class JointDensity:
         - "likelihood": of all observations given the paths; minus infinity where a path diverges.
         - "continuity": of the jumps between windows; only where there are any.
         - "weights": ``w ~ N(0, prior_variance)``.
-        - "dissipation": half-normal, minus infinity below zero.
+        - "dissipation": normal, or half-normal and minus infinity below zero.
         - "initial_states": each trajectory's first state, ``N(0, INITIAL_VARIANCE)``.
         - "noise": of ``log sigma``, where ``sigma^2`` is inverse-gamma; one value per group of
           channels that share a level, zero where it is known. The logarithm makes it the same in
@@ -80,10 +80,12 @@ class JointDensity:
         """
         known = self._data_terms(theta, noise_std, start, chosen)
         w, rho = self.field.split(theta)
-        known["weights"] = _normal(w, self.field.basis.prior_variance)
-        stddev = self.field.dissipation.prior_stddev
-        half = _normal(rho, stddev**2) + math.log(2.0) * rho.shape[1]
-        known["dissipation"] = half.masked_fill((rho < 0).any(1), -math.inf)
+        known["weights"] = _normal(w, self.field.weight_variance)
+        damping = self.field.dissipation
+        known["dissipation"] = _normal(rho, damping.prior_stddev**2)
+        if damping.truncated:
+            half = known["dissipation"] + math.log(2.0) * rho.shape[1]
+            known["dissipation"] = half.masked_fill((rho < 0).any(1), -math.inf)
         first = start[:, self.windows.chain[:, 0]].flatten(1)
         known["initial_states"] = _normal(first, first.new_tensor(INITIAL_VARIANCE))
         known["noise"] = self._noise_prior(noise_std)

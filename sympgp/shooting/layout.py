@@ -9,7 +9,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sympgp.phase_space import CanonicalScaling
-from sympgp.trajectories import Trajectories
+from sympgp.trajectories import InputSignal, Trajectories
+from sympgp.trajectories.signals import Interpolation
+
+STRAIGHT = 1e-9
+"""An input that leaves a straight line by this share of its size is on it, but for rounding."""
 
 
 @dataclass(frozen=True)
@@ -17,9 +21,11 @@ class Nodes:
     """All trajectories in scaled units, one after another, as nodes in time.
 
     Rows without any observation are dropped and gaps longer than most sampling intervals are
-    split evenly by unobserved nodes, so that one interval never needs many solver steps. Node i
-    begins the interval of length ``dt[i]`` to the next node of its trajectory; ``dt`` is zero at
-    the last one, and at a padding node that ends the arrays.
+    split evenly by unobserved nodes, so that one interval never needs many solver steps. Where
+    there are inputs, rows without any observation between the first and the last observed one are
+    kept as nodes if the input bends or steps there, so that it is one straight line in each
+    interval. Node i begins the interval of length ``dt[i]`` to the next node of its trajectory;
+    ``dt`` is zero at the last one, and at a padding node that ends the arrays.
 
     Attributes:
         times: (N + 1,).
@@ -28,6 +34,8 @@ class Nodes:
         dt: (N + 1,).
         first: first node of each trajectory, and N: one entry more than trajectories.
         weights: (N + 1, D), how much each squared residual counts; zero where not observed.
+        inputs: (N + 1, 2, K) in user units, at the beginning of each interval and their limit at
+            its end; None without inputs.
     """
 
     times: Float[Tensor, " nodes"]
@@ -36,13 +44,29 @@ class Nodes:
     dt: Float[Tensor, " nodes"]
     first: tuple[int, ...]
     weights: Float[Tensor, "nodes dim"]
+    inputs: Float[Tensor, "nodes 2 channels"] | None = None
 
     @classmethod
-    def from_data(cls, data: Trajectories, scaling: CanonicalScaling) -> Nodes:
-        """Scale and lay out the data."""
-        seen = [~torch.isnan(x).all(-1) for x in data.states]
-        times = [scaling.to_scaled_time(t[s]) for t, s in zip(data.times, seen, strict=True)]
-        states = [scaling.to_scaled(x[s]) for x, s in zip(data.states, seen, strict=True)]
+    def from_data(
+        cls,
+        data: Trajectories,
+        scaling: CanonicalScaling,
+        interpolation: Interpolation = "linear",
+    ) -> Nodes:
+        """Scale and lay out the data.
+
+        Args:
+            data: observed trajectories.
+            scaling: to scaled units.
+            interpolation: of the inputs between rows.
+        """
+        signals: list[InputSignal | None] = [None] * len(data)
+        if data.inputs is not None:
+            pairs = zip(data.times, data.inputs, strict=True)
+            signals = [InputSignal(t, u, interpolation) for t, u in pairs]
+        kept = [_kept(x, u) for x, u in zip(data.states, signals, strict=True)]
+        times = [scaling.to_scaled_time(t[k]) for t, k in zip(data.times, kept, strict=True)]
+        states = [scaling.to_scaled(x[k]) for x, k in zip(data.states, kept, strict=True)]
         gaps = torch.cat([t.diff() for t in times])
         longest = 1.5 * gaps.quantile(0.9) if len(gaps) else gaps.new_tensor(torch.inf)
         parts = [_split_gaps(t, z, longest) for t, z in zip(times, states, strict=True)]
@@ -54,7 +78,14 @@ class Nodes:
         dt = torch.cat([torch.cat([t.diff(), t.new_zeros(1)]) for t, _ in parts])
         mask = ~torch.isnan(values)
         joined = torch.cat([t for t, _ in parts])
-        return cls(joined, values.nan_to_num(), mask, dt, tuple(first), mask.to(values.dtype))
+        weights = mask.to(values.dtype)
+        pieces = [
+            _pieces(scaling.time_origin + scaling.time_scale * t, signal)
+            for (t, _), signal in zip(parts[:-1], signals, strict=True)
+            if signal is not None
+        ]
+        inputs = torch.cat([*pieces, torch.zeros_like(pieces[0][:1])]) if pieces else None
+        return cls(joined, values.nan_to_num(), mask, dt, tuple(first), weights, inputs)
 
     def reweighted(self, weights: Float[Tensor, "nodes dim"]) -> Nodes:
         """Copy with other weights of the observed entries."""
@@ -69,6 +100,31 @@ class Nodes:
     def counts(self) -> Float[Tensor, " dim"]:
         """Number of observations of each channel."""
         return self.mask.sum(0).to(self.values.dtype)
+
+
+def _kept(states: Tensor, inputs: InputSignal | None) -> Tensor:
+    """Which rows become nodes, (T,): those observed, and those at which an input bends or steps."""
+    kept = ~states.isnan().all(-1)
+    if inputs is None:
+        return kept
+    steps = inputs.values.diff(dim=0)
+    size = inputs.values.abs().amax()
+    if inputs.interpolation == "linear":
+        dt = inputs.times.diff().unsqueeze(-1)  # changes of slope, as what they make in a step
+        steps = (steps / dt).diff(dim=0) * torch.minimum(dt[:-1], dt[1:])
+        steps = torch.cat([steps, steps.new_zeros(1, steps.shape[1])])
+    bends = torch.zeros_like(kept)
+    bends[1:] = (steps.abs() > STRAIGHT * size).any(-1)
+    order = torch.arange(len(kept), device=kept.device)
+    ends = order[kept]
+    return kept | (bends & (order > ends[0]) & (order < ends[-1]))
+
+
+def _pieces(times: Tensor, signal: InputSignal) -> Tensor:
+    """Inputs at both ends of the interval that begins at each node, (N, 2, K)."""
+    pieces = signal.pieces(times)
+    last = signal(times[-1])
+    return torch.cat([pieces, last.expand(1, 2, -1)])
 
 
 def _split_gaps(times: Tensor, states: Tensor, longest: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,14 +13,15 @@ sensitivities of the whole path.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sympgp.fields import BoundField, FixedField, HamiltonianField
+from sympgp.fields import BoundField, FixedField, HamiltonianField, as_points
 from sympgp.shooting.layout import Nodes, Windows
 
 CHUNK_ELEMENTS = 8_000_000
@@ -34,18 +35,53 @@ def substeps(dt: Tensor, step: float) -> Int[Tensor, "*batch"]:
     return (dt / step - 1e-9).ceil().clamp(min=0).long()
 
 
-def _rk4(field: BoundField, z: Tensor, h: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """One classical Runge-Kutta step of sizes ``h`` (B, 1); also the four stage states."""
+class Drive(NamedTuple):
+    """Inputs over intervals, linear in time between their ends, (B, m) each."""
+
+    begin: Tensor
+    end: Tensor
+
+    @classmethod
+    def over(cls, nodes: Nodes, index: Tensor) -> Drive | None:
+        """Over the intervals that begin at these nodes; None without inputs."""
+        if nodes.inputs is None:
+            return None
+        return cls(*nodes.inputs[index].unbind(-2))
+
+    def during(self, sub: int, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """At the beginning, middle and end of step ``sub`` of ``counts`` (B,) equal ones."""
+        share = 1.0 / counts.clamp(min=1).to(self.begin).unsqueeze(-1)
+        rise = self.end - self.begin
+        at = [self.begin + (sub + part) * share * rise for part in (0.0, 0.5, 1.0)]
+        return at[0], at[1], at[2]
+
+    def signal(self, dt: Float[Tensor, " intervals"]) -> Callable[[Any], Tensor]:
+        """Inputs as a function of the time since the intervals of lengths ``dt`` began."""
+        rise = (self.end - self.begin) / torch.where(dt > 0, dt, 1.0).unsqueeze(-1)
+        return lambda t: self.begin + t * rise
+
+
+NO_DRIVE = (None, None, None)
+
+
+def _rk4(
+    field: BoundField,
+    z: Tensor,
+    h: Tensor,
+    u: tuple[Tensor | None, Tensor | None, Tensor | None] = NO_DRIVE,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """One classical Runge-Kutta step of sizes ``h`` (B, 1); also the points of its four stages."""
     half = 0.5 * h
-    k1 = field(0.0, z)
-    z2 = torch.addcmul(z, half, k1)
-    k2 = field(0.0, z2)
-    z3 = torch.addcmul(z, half, k2)
-    k3 = field(0.0, z3)
-    z4 = torch.addcmul(z, h, k3)
-    k4 = field(0.0, z4)
+    p1 = as_points(z, u[0])
+    k1 = field(0.0, p1)
+    p2 = as_points(torch.addcmul(z, half, k1), u[1])
+    k2 = field(0.0, p2)
+    p3 = as_points(torch.addcmul(z, half, k2), u[1])
+    k3 = field(0.0, p3)
+    p4 = as_points(torch.addcmul(z, h, k3), u[2])
+    k4 = field(0.0, p4)
     slope = torch.add(k1 + k4, k2 + k3, alpha=2.0)
-    return torch.addcmul(z, h, slope, value=1.0 / 6.0), (z, z2, z3, z4)
+    return torch.addcmul(z, h, slope, value=1.0 / 6.0), (p1, p2, p3, p4)
 
 
 def nominal_path(
@@ -65,9 +101,11 @@ def nominal_path(
     for slot, num in enumerate(most):
         states.append(z)
         h = sizes[:, slot, None]
+        drive = Drive.over(nodes, windows.nodes[:, slot])
         for sub in range(num):
             active = h if uniform[slot] else torch.where(counts[:, slot, None] > sub, h, 0.0)
-            z, _ = _rk4(field, z, active)
+            u = NO_DRIVE if drive is None else drive.during(sub, counts[:, slot])
+            z, _ = _rk4(field, z, active, u)
     return torch.stack(states, -2), z
 
 
@@ -75,12 +113,12 @@ class FrozenPath(NamedTuple):
     """Intervals of a fixed path, ready to be multiplied by any parameter Jacobian.
 
     Attributes:
-        stages: (B, Q, D) states at the solver's stages.
+        stages: (B, Q, D + m) points at the solver's stages: states, and inputs where there are any.
         transition: (B, D, D), ``A_i``.
         weights: (B, D, Q, D), ``W_is``.
     """
 
-    stages: Float[Tensor, "batch stages dim"]
+    stages: Float[Tensor, "batch stages width"]
     transition: Float[Tensor, "batch dim dim"]
     weights: Float[Tensor, "batch dim stages dim"]
 
@@ -96,8 +134,8 @@ class FrozenPath(NamedTuple):
         The two middle stages of a step are joined at their mean state, the last one with the
         first of the next step; their weights add up.
         """
-        batch, num, dim = self.stages.shape
-        z = self.stages.reshape(batch, num // 4, 4, dim)
+        batch, dim, num = self.weights.shape[:3]
+        z = self.stages.unflatten(1, (num // 4, 4))
         w = self.weights.reshape(batch, dim, num // 4, 4, dim)
         middle, weight = 0.5 * (z[:, :, 1] + z[:, :, 2]), w[:, :, :, 1] + w[:, :, :, 2]
         edges = torch.cat([z[:, :, 0], z[:, -1:, 3]], 1)
@@ -114,8 +152,12 @@ def freeze(
     z: Float[Tensor, "batch dim"],
     dt: Float[Tensor, " batch"],
     step: float,
+    drive: Drive | None = None,
 ) -> FrozenPath:
-    """Differentiate the RK4 map of each interval that starts at ``z`` and lasts ``dt``."""
+    """Differentiate the RK4 map of each interval that starts at ``z`` and lasts ``dt``.
+
+    Inputs are those of each interval, where there are any.
+    """
     bound = field.bind(theta)
     counts = substeps(dt, step)
     h = (dt / counts.clamp(min=1)).unsqueeze(-1)
@@ -124,12 +166,13 @@ def freeze(
     sizes: list[Tensor] = []
     for sub in range(num):
         active = torch.where(counts.unsqueeze(-1) > sub, h, 0.0)
-        z, inner = _rk4(bound, z, active)
+        u = NO_DRIVE if drive is None else drive.during(sub, counts)
+        z, inner = _rk4(bound, z, active, u)
         stages.extend(inner)
         sizes.append(active.unsqueeze(-1))
     states = torch.stack(stages, 1)
-    batch, _, dim = states.shape
-    jacobians = field.jacobian(states.reshape(-1, dim), theta).reshape(batch, -1, dim, dim)
+    batch, dim = z.shape
+    jacobians = field.jacobian(states.flatten(0, 1), theta).reshape(batch, -1, dim, dim)
     identity = torch.eye(dim, dtype=z.dtype, device=z.device)
     transition = identity.expand(batch, dim, dim)
     weights: list[Tensor] = []
@@ -208,7 +251,9 @@ def linearize(
         for left in range(0, num_slots, slots):
             block = windows.nodes[part, left : left + slots]
             z = path[part, left : left + slots]
-            frozen = freeze(field, theta, z.reshape(-1, dim), nodes.dt[block].reshape(-1), step)
+            index = block.reshape(-1)
+            drive = Drive.over(nodes, index)
+            frozen = freeze(field, theta, z.reshape(-1, dim), nodes.dt[index], step, drive)
             response = field.weighted_parameter_jacobian(frozen.stages, frozen.weights, theta)
             shape = (count, block.shape[1], dim)
             transition = frozen.transition.reshape(*shape, dim)

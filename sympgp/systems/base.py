@@ -2,20 +2,21 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.integrate import DOP853
 from torch import Tensor
 
 from sympgp.phase_space import join, split
+from sympgp.systems.forcing import Forcing, Push
+from sympgp.systems.reference import advance
 from sympgp.trajectories import ArrayLike, Trajectories, as_tensor
 from sympgp.trajectories.checks import numbered
-
-# Steps of the reference solver after which it gives up: a field near a singularity.
-MAX_STEPS = 100_000
+from sympgp.trajectories.signals import Interpolation
 
 
 class System(ABC):
@@ -23,11 +24,11 @@ class System(ABC):
 
     The equations of motion are
 
-        dq/dt = dH/dp,    dp/dt = -dH/dq - friction * dH/dp.
+        dq/dt = dH/dp,    dp/dt = -dH/dq - friction * dH/dp,
 
-    A subclass gives H, its gradient and a distribution of initial states; solving and simulating
-    are done here. The attributes below belong to a class, or to each of its instances where they
-    depend on what it is built with.
+    and ``G u(t)`` where a simulation has external inputs u. A subclass gives H, its gradient and a
+    distribution of initial states; solving and simulating are done here. The attributes below
+    belong to a class, or to each of its instances where they depend on what it is built with.
 
     Args:
         friction: Friction coefficient, at least 0; energy is lost at the rate
@@ -83,7 +84,14 @@ class System(ABC):
         count = _count(num_trajectories)
         return self._draw_initial(count, torch.Generator().manual_seed(seed))
 
-    def exact(self, x0: ArrayLike, times: ArrayLike) -> Float[Tensor, "count time dim"]:
+    def exact(
+        self,
+        x0: ArrayLike,
+        times: ArrayLike,
+        inputs: Any = None,
+        input_matrix: ArrayLike | None = None,
+        interpolation: Interpolation = "linear",
+    ) -> Float[Tensor, "count time dim"]:
         """Solve the equations of motion with a tight tolerance.
 
         An explicit Runge-Kutta method of order 8 with local error about 1e-11 of the state, less
@@ -95,10 +103,25 @@ class System(ABC):
         Args:
             x0: (N, 2n), or (2n,) for one trajectory: the states at ``times[0]``.
             times: (T,), strictly increasing.
+            inputs: External inputs u(t), which add ``G u(t)`` to dx/dt: a function ``t -> (m,)``;
+                samples (T, m) at the times, (T,) where m = 1, or a tuple (times, values) of
+                others; or a ``Signal``. The same for all trajectories, unless there is a sequence
+                of N functions, or samples (N, T, m).
+            input_matrix: G, of shape (2n, m), or (n, m) for inputs that act on momenta alone; by
+                default one input acts on each momentum as a force.
+            interpolation: Of samples: on straight lines, ``"linear"``, or ``"held"`` until the
+                next one.
 
         Raises:
-            ValueError: If shapes do not fit, values are not finite or times do not increase.
+            ValueError: If shapes do not fit, values are not finite, times do not increase or
+                inputs are not known at all of them.
             RuntimeError: If the solution runs into a singularity of the field.
+
+        Example:
+            >>> from sympgp.systems import Pendulum
+            >>> x = Pendulum().exact([0.0, 0.0], [0.0, 0.1], inputs=lambda t: 2.0)
+            >>> x[0, 1].round(decimals=3)
+            tensor([0.0200, 0.1980], dtype=torch.float64)
         """
         x0 = self._states(x0, "x0").reshape(-1, 2 * self.num_dof)
         t = as_tensor(times, "times", torch.float64)
@@ -109,7 +132,9 @@ class System(ABC):
             )
         if not x0.isfinite().all():
             raise ValueError(f"x0: expected finite states, got {x0.tolist()}")
-        return self._solve(x0, float(t[0]), t.expand(len(x0), -1))
+        grid = t.cpu().expand(len(x0), -1)
+        forcing = Forcing.build(inputs, input_matrix, interpolation, grid, self.num_dof)
+        return self._solve(x0, float(t[0]), grid, forcing)
 
     def simulate(
         self,
@@ -120,6 +145,9 @@ class System(ABC):
         missing: float | int = 0.0,
         irregular: bool = False,
         seed: int = 0,
+        inputs: Any = None,
+        input_matrix: ArrayLike | None = None,
+        interpolation: Interpolation = "linear",
     ) -> Trajectories:
         """Simulate noisy observations of trajectories that start at time 0.
 
@@ -137,10 +165,15 @@ class System(ABC):
             irregular: Draw as many times uniformly from [0, duration], for each trajectory anew,
                 in place of equal steps. The initial state at time 0 is then not observed itself.
             seed: Seed of everything that is drawn.
+            inputs: External inputs, as for :meth:`exact`; the data hold their values at the
+                observation times, without noise. Samples must begin at time 0, so irregular times
+                need a function or samples of their own.
+            input_matrix: As for :meth:`exact`.
+            interpolation: As for :meth:`exact`.
 
         Raises:
-            ValueError: If an argument is out of range, or chance leaves a trajectory without any
-                observed entry.
+            ValueError: If an argument is out of range, inputs do not fit, or chance leaves a
+                trajectory without any observed entry.
 
         Example:
             >>> from sympgp.systems import Pendulum
@@ -159,11 +192,13 @@ class System(ABC):
         generator = torch.Generator().manual_seed(seed)
         x0 = self._draw_initial(count, generator)
         times = _times(count, rate, duration, generator if irregular else None)
-        states = self._solve(x0, 0.0, times)
+        forcing = Forcing.build(inputs, input_matrix, interpolation, times, self.num_dof)
+        states = self._solve(x0, 0.0, times, forcing)
         noise = torch.randn(states.shape, generator=generator, dtype=states.dtype)
         gaps = torch.rand(states.shape, generator=generator, dtype=states.dtype) < missing
         states = (states + std.cpu() * noise).masked_fill(gaps, torch.nan)
-        return Trajectories(times, states, names=self.names, units=self.units)
+        driven = None if forcing is None else forcing.observed(times)
+        return Trajectories(times, states, driven, names=self.names, units=self.units)
 
     def _states(self, x: ArrayLike, name: str) -> Tensor:
         states = as_tensor(x, name)
@@ -174,34 +209,29 @@ class System(ABC):
             )
         return states
 
-    def _solve(self, x0: Tensor, start: float, times: Tensor) -> Tensor:
+    def _solve(
+        self, x0: Tensor, start: float, times: Tensor, forcing: Forcing | None = None
+    ) -> Tensor:
         """Return the states (N, T, 2n) at each trajectory's own times (N, T), all >= start."""
         t = times.detach().cpu().numpy()
-        shape = tuple(x0.shape)
-
-        def field(_: float, y: np.ndarray) -> np.ndarray:
-            return self.vector_field(torch.from_numpy(y).reshape(shape)).numpy().reshape(-1)
-
-        y0 = x0.detach().to("cpu", torch.float64).numpy()
-        states = np.empty((*t.shape, shape[-1]))
-        states[t == start] = np.broadcast_to(y0[:, None], states.shape)[t == start]
-        stop = t.max()
-        if stop > start:
-            rtol, atol = self._tolerance, self._tolerance / 10
-            solver = DOP853(field, start, y0.reshape(-1), stop, rtol=rtol, atol=atol)
-        steps = 0
-        while stop > start and solver.status == "running":
-            message, steps = solver.step(), steps + 1
-            if solver.status == "failed" or steps > MAX_STEPS:
-                raise RuntimeError(
-                    f"the solution stops at t = {solver.t}, after {steps} steps: is there a "
-                    f"singularity ahead? {message or 'They became too small.'}"
-                )
-            # The interpolant of the step serves the trajectories that have a time within it.
-            i, k = np.nonzero((t > solver.t_old) & (t <= solver.t))
-            values = solver.dense_output()(t[i, k]).reshape(*shape, len(i))
-            states[i, k] = values[i, :, np.arange(len(i))]
+        states = np.empty((*t.shape, x0.shape[-1]))
+        y = x0.detach().to("cpu", torch.float64).numpy()
+        states[t == start] = np.broadcast_to(y[:, None], states.shape)[t == start]
+        stop = float(t.max())
+        pieces: Iterable[tuple[float, float, Push | None]] = [(start, stop, None)]
+        if forcing is not None:
+            pieces = forcing.pieces(start, stop)
+        for begin, end, push in pieces if stop > start else []:
+            rate = partial(self._rate, y.shape, push)
+            y = advance(rate, y, begin, end, (t, states), self._tolerance)
         return torch.from_numpy(states).to(x0.device)
+
+    def _rate(
+        self, shape: tuple[int, ...], push: Push | None, time: float, y: np.ndarray
+    ) -> np.ndarray:
+        """The rates of all trajectories as one vector."""
+        rate = self.vector_field(torch.from_numpy(y).reshape(shape))
+        return (rate if push is None else rate + push(time)).numpy().reshape(-1)
 
 
 def _times(

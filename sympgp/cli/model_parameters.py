@@ -1,0 +1,108 @@
+"""Kinds of values that options about the system take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+
+class Angle(click.ParamType):
+    """A coordinate that is an angle, written ``NAME`` or ``NAME:PERIOD``."""
+
+    name = "angle"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, float | None]:
+        """The name, and the period where it is said."""
+        if isinstance(value, tuple):
+            return value
+        name, colon, number = value.rpartition(":")
+        if not colon:
+            return value.strip(), None
+        try:
+            period = float(number)
+        except ValueError:
+            period = math.nan
+        if not name.strip() or not (math.isfinite(period) and period > 0):
+            self.fail(
+                f"expected NAME or NAME:PERIOD with a positive period, such as angle:360, "
+                f"got {value!r}",
+                param,
+                ctx,
+            )
+        return name.strip(), period
+
+
+class Masses(click.ParamType):
+    """Positive numbers separated by commas: ``0.5``, ``1,1,2``."""
+
+    name = "numbers"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        """The numbers, in order."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(float(part) for part in value.split(","))
+        except ValueError:
+            numbers = (math.nan,)
+        if not all(math.isfinite(number) and number > 0 for number in numbers):
+            self.fail(f"expected positive numbers such as 0.5 or 1,2, got {value!r}", param, ctx)
+        return numbers
+
+
+class ParameterPrior(click.ParamType):
+    """A parameter of a formula: ``NAME=NUMBER``, or ``NAME=KIND:NUMBERS`` for a prior."""
+
+    name = "prior"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, Any]:
+        """The name, and its value or a distribution of PyTorch."""
+        if isinstance(value, tuple):
+            return value
+        name, _, said = value.partition("=")
+        kind, colon, listed = said.rpartition(":")
+        try:
+            numbers = [float(part) for part in listed.split(",")]
+            prior = _prior(kind.strip(), numbers) if colon else numbers[0]
+            known = bool(name.strip()) and (bool(colon) or len(numbers) == 1)
+        except (ValueError, KeyError, TypeError):
+            known = False
+        if not known:
+            self.fail(
+                "expected NAME=NUMBER or NAME=PRIOR, such as k=lognormal:9.8,0.5, m=normal:1,0.1, "
+                f"c=halfnormal:1 or a=uniform:0,2, got {value!r}",
+                param,
+                ctx,
+            )
+        return name.strip(), prior
+
+
+def _prior(kind: str, numbers: Sequence[float]) -> Any:
+    """A distribution by its name on the command line.
+
+    Raises:
+        KeyError: no such kind.
+        TypeError: another number of parameters.
+        ValueError: parameters that it cannot have.
+    """
+    from torch import distributions
+
+    def lognormal(median: float, stddev: float) -> Any:
+        return distributions.LogNormal(math.log(median), stddev)
+
+    kinds: dict[str, Callable[..., Any]] = {
+        "lognormal": lognormal,
+        "normal": distributions.Normal,
+        "halfnormal": distributions.HalfNormal,
+        "uniform": distributions.Uniform,
+    }
+    return kinds[kind](*numbers)

@@ -1,0 +1,52 @@
+"""How a field's inputs run along a path, piece by piece between their breaks, in scaled time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sympgp.phase_space import CanonicalScaling
+from sympgp.trajectories.signals import Signal
+
+Rate = Callable[[Any], Tensor]
+
+
+@dataclass(frozen=True)
+class Course:
+    """Inputs over scaled time.
+
+    Attributes:
+        signal: inputs over user time.
+        scaling: between the two.
+    """
+
+    signal: Signal
+    scaling: CanonicalScaling
+
+    def between(self, begin: float, end: float) -> Iterator[tuple[float, float, Rate]]:
+        """Pieces that make up the time from begin to end (or back), and the inputs in each.
+
+        No piece crosses a break, where a held input steps: methods lose their order there. The
+        end of a piece has the limit from within it.
+        """
+        origin, unit = float(self.scaling.time_origin), float(self.scaling.time_scale)
+        breaks = ((self.signal.breaks - origin) / unit).tolist()
+        if not breaks:
+            yield begin, end, lambda t: self.signal(origin + unit * t)
+            return
+        low, high = min(begin, end), max(begin, end)
+        room = 1e-9 * (high - low)
+        edges = [low, *(t for t in breaks if low + room < t < high - room), high]
+        times = torch.tensor(edges, dtype=torch.float64).to(self.signal.breaks) * unit + origin
+        pieces = list(zip(edges[:-1], edges[1:], self.signal.pieces(times), strict=True))
+        for left, right, (first, last) in pieces if end >= begin else reversed(pieces):
+            rate = _straight(left, first, (last - first) / (right - left))
+            yield (left, right, rate) if end >= begin else (right, left, rate)
+
+
+def _straight(left: float, first: Tensor, slope: Tensor) -> Rate:
+    return lambda t: first + (t - left) * slope
