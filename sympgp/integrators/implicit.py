@@ -57,7 +57,37 @@ def _join(parts: list[Tensor]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class ImplicitMidpoint(FixedStepIntegrator):
+class GaussMethod(FixedStepIntegrator):
+    """What the Gauss methods share: symplectic for any energy, and reversible.
+
+    Attributes:
+        step: no step is longer than this.
+        tolerance: relative residual to reach; at least a few units of round-off are allowed.
+        max_iterations: evaluations of the stages after which a member counts as failed.
+        table: the method's coefficients.
+    """
+
+    tolerance: float = 1e-12
+    max_iterations: int = 50
+
+    table: ClassVar[RungeKuttaTable]
+    symplectic: ClassVar[bool] = True
+    reversible: ClassVar[bool] = True
+    needs_separable: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_iteration(self.tolerance, self.max_iterations)
+
+    def advance(
+        self, field: VectorField, t: Step, x: Float[Tensor, "*batch dim"], h: Step
+    ) -> Float[Tensor, "*batch dim"]:
+        """States at ``t + h`` from states at ``t``; NaN where the iteration did not converge."""
+        return implicit_step(self.table, field, t, x, h, self.tolerance, self.max_iterations)
+
+
+@dataclass(frozen=True)
+class ImplicitMidpoint(GaussMethod):
     """The implicit midpoint rule ``x' = x + h f(t + h/2, (x + x') / 2)``: order 2, symplectic.
 
     It keeps quadratic invariants exactly and the energy of a conservative system near its start
@@ -87,28 +117,12 @@ class ImplicitMidpoint(FixedStepIntegrator):
         '1.000000000'
     """
 
-    tolerance: float = 1e-12
-    max_iterations: int = 50
-
+    table: ClassVar[RungeKuttaTable] = MIDPOINT_RULE
     order: ClassVar[int] = 2
-    symplectic: ClassVar[bool] = True
-    reversible: ClassVar[bool] = True
-    needs_separable: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_iteration(self.tolerance, self.max_iterations)
-
-    def advance(
-        self, field: VectorField, t: Step, x: Float[Tensor, "*batch dim"], h: Step
-    ) -> Float[Tensor, "*batch dim"]:
-        """States at ``t + h`` from states at ``t``; NaN where the iteration did not converge."""
-        limits = self.tolerance, self.max_iterations
-        return implicit_step(MIDPOINT_RULE, field, t, x, h, *limits)
 
 
 @dataclass(frozen=True)
-class GaussLegendre4(FixedStepIntegrator):
+class GaussLegendre4(GaussMethod):
     """The Gauss method of two stages: implicit, order 4, symplectic.
 
     As :class:`ImplicitMidpoint`, of which it is the next of the family, it takes any energy and
@@ -134,20 +148,5 @@ class GaussLegendre4(FixedStepIntegrator):
         '1.000000000'
     """
 
-    tolerance: float = 1e-12
-    max_iterations: int = 50
-
+    table: ClassVar[RungeKuttaTable] = GAUSS_4
     order: ClassVar[int] = 4
-    symplectic: ClassVar[bool] = True
-    reversible: ClassVar[bool] = True
-    needs_separable: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_iteration(self.tolerance, self.max_iterations)
-
-    def advance(
-        self, field: VectorField, t: Step, x: Float[Tensor, "*batch dim"], h: Step
-    ) -> Float[Tensor, "*batch dim"]:
-        """States at ``t + h`` from states at ``t``; NaN where the iteration did not converge."""
-        return implicit_step(GAUSS_4, field, t, x, h, self.tolerance, self.max_iterations)
