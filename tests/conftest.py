@@ -31,7 +31,6 @@ UNCHECKED = {
     "test_fit",
     "test_hybrid",
     "test_inference_data",
-    "test_inputs",
     "test_likelihood",
     "test_long_rollouts",
     "test_nuts",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,8 @@ from sympgp.posterior.inverse_gamma import inverse_gamma_draws, inverse_gamma_mo
 from sympgp.posterior.ridge import on_ridge
 from sympgp.posterior.states import WindowStates
 
+DAMPING_DRAWS = 200
+"""Of each component: some are moved one by one, see :mod:`sympgp.posterior.ridge`."""
 POINTS_AT_ONCE = 2_000_000
 """Numbers of one Jacobian block held at a time while variances are computed."""
 
@@ -41,8 +44,7 @@ class Component(ABC):
 
     Attributes:
         field: features and dissipation matrices that theta multiplies.
-        theta: (P + K,) centre of the distribution, about which the states are linearised; K is
-            zero or one.
+        theta: (P + K,) centre of the distribution, about which the states are linearised.
         noise_std: (D,) a typical noise, at which other states are inferred.
         noise_group: (D,) channels with the same number share one noise level in user units.
         noise_dof: degrees of freedom of Student's t noise; None for Gaussian noise.
@@ -74,9 +76,10 @@ class Component(ABC):
     def damping_moments(self) -> tuple[Tensor, Tensor]:
         """Mean and variance of the dissipation parameters, (K,) each."""
 
-    def damping_draws(self, num: int) -> Float[Tensor, "draws k"]:
-        """Draws of the dissipation parameters, the same ones each time."""
-        theta = self.sample(num, torch.Generator().manual_seed(0)).theta
+    @cached_property
+    def damping_draws(self) -> Float[Tensor, "draws k"]:
+        """Draws of the dissipation parameters, made once, for moments that have no formula."""
+        theta = self.sample(DAMPING_DRAWS, torch.Generator().manual_seed(0)).theta
         return self.field.split(theta)[1]
 
     @abstractmethod

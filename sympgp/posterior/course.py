@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -27,6 +29,12 @@ class Course:
     signal: Signal
     scaling: CanonicalScaling
 
+    @cached_property
+    def breaks(self) -> list[float]:
+        """Scaled times at which the signal is not smooth, in order."""
+        origin, unit = float(self.scaling.time_origin), float(self.scaling.time_scale)
+        return ((self.signal.breaks - origin) / unit).tolist()
+
     def between(self, begin: float, end: float) -> Iterator[tuple[float, float, Rate]]:
         """Pieces that make up the time from begin to end (or back), and the inputs in each.
 
@@ -34,13 +42,14 @@ class Course:
         end of a piece has the limit from within it.
         """
         origin, unit = float(self.scaling.time_origin), float(self.scaling.time_scale)
-        breaks = ((self.signal.breaks - origin) / unit).tolist()
+        breaks = self.breaks
         if not breaks:
             yield begin, end, lambda t: self.signal(origin + unit * t)
             return
         low, high = min(begin, end), max(begin, end)
         room = 1e-9 * (high - low)
-        edges = [low, *(t for t in breaks if low + room < t < high - room), high]
+        inner = breaks[bisect_right(breaks, low + room) : bisect_left(breaks, high - room)]
+        edges = [low, *inner, high]
         times = torch.tensor(edges, dtype=torch.float64).to(self.signal.breaks) * unit + origin
         pieces = list(zip(edges[:-1], edges[1:], self.signal.pieces(times), strict=True))
         for left, right, (first, last) in pieces if end >= begin else reversed(pieces):

@@ -31,8 +31,8 @@ else:
     MultitaskMultivariateNormal = Any
 
 
-MANY_DRAWS, SOME_DRAWS = 600, 200
-"""Draws for moments of coefficients, and of matrices at many states."""
+SOME_DRAWS = 200
+"""Draws of input matrices."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,8 +125,7 @@ class FieldPosterior(ABC):
                 mean, variance = component.damping_moments()
                 own = family.coefficients(mean), family.coefficients(variance.sqrt()) ** 2
             else:
-                count = MANY_DRAWS if family.constant else SOME_DRAWS
-                drawn = family.coefficients(component.damping_draws(count))
+                drawn = family.coefficients(component.damping_draws)
                 own = drawn.mean(0), drawn.var(0)
             moments.append(own)
         return mixture_moments(*zip(*moments, strict=True))
@@ -144,7 +143,7 @@ class FieldPosterior(ABC):
             if isinstance(family, LinearDissipation):
                 means.append(family.matrix(component.damping_moments()[0]).expand(len(z), dim, dim))
                 continue
-            draws = component.damping_draws(SOME_DRAWS)
+            draws = component.damping_draws
             found = family.matrix(draws, z.expand(len(draws), *z.shape)).mean(0)
             means.append(found.expand(len(z), dim, dim))
         scale = self.scaling.scale

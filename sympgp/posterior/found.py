@@ -126,8 +126,10 @@ def friction_worries(posterior: FieldPosterior) -> list[str]:
     white = torch.randn(
         PRIOR_DRAWS, family.num_parameters, generator=generator, dtype=torch.float64
     ).to(family.prior_stddev)
-    before = family.coefficients(white * family.prior_stddev).std(0)
-    after = posterior.dissipation().stddev
+    # Positive coefficients have heavy tails, in which deviations of draws are mostly chance.
+    before = _width(family.coefficients(white * family.prior_stddev))
+    parts = [c.field.dissipation.coefficients(c.damping_draws) for c in posterior.components]
+    after = _width(torch.cat(parts))
     vague = [
         name
         for name, (index, _) in dissipation_entries(posterior).items()
@@ -138,6 +140,12 @@ def friction_worries(posterior: FieldPosterior) -> list[str]:
     return [
         f"{', '.join(vague)}: poorly identified, for the posterior is nearly as wide as the prior"
     ]
+
+
+def _width(draws: Tensor) -> Tensor:
+    """Distance of the quartiles of each coefficient."""
+    low, high = draws.quantile(torch.tensor([0.25, 0.75]).to(draws), dim=0)
+    return high - low
 
 
 def input_lines(posterior: FieldPosterior) -> list[str]:

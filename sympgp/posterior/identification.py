@@ -166,7 +166,7 @@ def _alike(posterior: FieldPosterior, family: Rayleigh) -> list[str]:
     found = []
     for part in posterior.components:
         damping = part.field.dissipation
-        found.append(damping.coefficients(part.damping_draws(NUM_DRAWS)))
+        found.append(damping.coefficients(part.damping_draws))
     draws = torch.cat(found)
     draws = draws.unsqueeze(-1) if draws.dim() == 2 else draws  # (S, kinds, groups)
     lines = []
