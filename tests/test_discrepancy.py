@@ -17,15 +17,17 @@ from problems import (
 )
 from torch.distributions import MultivariateNormal
 
+from sympgp import SSGP, Friction, GaussNewton, fit
 from sympgp.inference.discrepancy import (
     DefectPosterior,
     autocorrelation_time,
     defect_posterior,
     log_evidence,
 )
+from sympgp.integrators import RK4
 from sympgp.shooting.layout import Nodes
 from sympgp.shooting.sensitivities import INITIAL_VARIANCE, linearize
-from sympgp.trajectories import Trajectories
+from sympgp.trajectories import Trajectories, wrapped
 
 NOISES = [tensor([0.4, 0.9]), tensor([0.25, 0.5])]
 DEFECTS = [1e-3, 0.05, 0.3, 2.0]
@@ -131,3 +133,32 @@ def test_autocorrelation_time_of_an_autoregression(correlation):
 def test_alternating_residuals_do_not_count_for_more_than_they_are():
     values, nodes = residuals(-0.6)
     assert autocorrelation_time(values, nodes)[0] == 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "seed",
+    [
+        pytest.param(6, id="steps into wild fields"),
+        pytest.param(2, id="starts in a wild field"),
+    ],
+)
+def test_fits_of_models_that_lack_the_inputs_end_with_jumps(seed):
+    """A pendulum whirled by torques that the model does not know, recorded within one turn."""
+    generator = torch.Generator().manual_seed(seed)
+    torque = 8.0 * torch.randn(2, 40, generator=generator, dtype=torch.float64)
+    times = torch.arange(0.0, 12.01, 0.25, dtype=torch.float64)
+
+    def field(t, x):
+        push = torque[:, int(float(t) / 0.8 + 1e-9)]
+        return torch.stack([x[:, 1], push - 9.81 * x[:, 0].sin() - 0.1 * x[:, 1]], 1)
+
+    paths = RK4(0.02).solve(field, tensor([[1.0, 0.0], [0.5, 2.0]]), times)
+    noisy = paths + 0.05 * torch.randn(paths.shape, generator=generator, dtype=torch.float64)
+    noisy[..., 0] = wrapped(noisy[..., 0])
+    model = SSGP(num_features=10, periodic=(0,), dissipation=Friction())
+    engine = GaussNewton(num_components=1, hyperparameter_rounds=1)
+    posterior = fit(model, Trajectories(times, noisy), inference=engine, progress=False)
+    assert posterior.diagnostics.jump_gain > 20.0
+    assert "the paths have to jump" in posterior.check().verdict
+    assert "model discrepancy: jumps of" in posterior.summary()

@@ -175,3 +175,44 @@ def test_vanishing_jumps_join_the_windows():
     torch.testing.assert_close(tied_precision, precision, rtol=1e-7, atol=1e-7)
     torch.testing.assert_close(tied_gradient, gradient, rtol=1e-7, atol=1e-7)
     torch.testing.assert_close(tied.logdet - chain.logdet, tensor(0.0), atol=1e-6, rtol=0)
+
+
+def test_paths_that_depend_strongly_on_their_starts_leave_the_parameters_known():
+    """Against orthogonal transformations of all rows, where the normal equations lose all digits.
+
+    Neighbouring windows follow unstable paths: all that they do grows by 1e6 along one direction.
+    """
+    dim, params, rows, growth, std, variance = 2, 3, 6, 1e6, 0.3, 25.0
+    windows = windows_of_lengths([3])
+    outward, along = randn(3, rows, 1, seed=1), randn(3, 1, dim + params, seed=2)
+    data = randn(3, rows, dim + params, seed=3) + growth * outward * along
+    stretched = randn(3, dim, 1, seed=4)
+    end = randn(3, dim, dim + params, seed=5) + growth * stretched * along
+    gram = data.mT @ data
+    chain = eliminate(
+        windows,
+        gram[:, :dim, :dim],
+        gram[:, :dim, dim:],
+        torch.zeros(3, dim).double(),
+        end,
+        torch.zeros(3, dim).double(),
+        tensor([std**2] * dim),
+        torch.zeros(1, dim).double(),
+        variance,
+    )
+    found = gram[:, dim:, dim:].sum(0) + chain.shared
+    # [z_1, z_2, z_3, theta]: what the data, the prior of z_1 and the jumps say.
+    every = torch.zeros(3 * rows + 3 * dim, 3 * dim + params).double()
+    for k in range(3):
+        own = slice(k * rows, (k + 1) * rows)
+        every[own, k * dim : (k + 1) * dim], every[own, 3 * dim :] = data[k].split([dim, params], 1)
+    every[3 * rows : 3 * rows + dim, :dim] = torch.eye(dim) / variance**0.5
+    for k in range(2):
+        own = slice(3 * rows + (k + 1) * dim, 3 * rows + (k + 2) * dim)
+        phi, push = end[k].split([dim, params], 1)
+        every[own, k * dim : (k + 1) * dim], every[own, 3 * dim :] = phi / std, push / std
+        every[own, (k + 1) * dim : (k + 2) * dim] = -torch.eye(dim).double() / std
+    root = torch.linalg.qr(every).R[3 * dim :, 3 * dim :]
+    rounding = torch.finfo(torch.float64).eps * float(gram.abs().max())
+    assert (found - root.mT @ root).abs().max() < 100 * rounding
+    assert torch.linalg.eigvalsh(found).min() > 0.1

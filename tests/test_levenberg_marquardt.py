@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from problems import (
     NAN,
+    canonical,
     dense_jacobian,
     gaussian,
+    identity_scaling,
     observed,
     plain_field,
     plain_path,
@@ -22,19 +24,20 @@ from problems import (
 )
 from torch import Tensor
 
-from sympgp.fields import FixedField
+from sympgp import DiagonalFriction, Trajectories
+from sympgp.fields import FixedField, HamiltonianField
 from sympgp.inference.discrepancy import DefectPosterior
 from sympgp.noise import RATE, SHAPE, log_density
-from sympgp.shooting.layout import Windows
+from sympgp.shooting.layout import Nodes, Windows
 from sympgp.shooting.levenberg_marquardt import (
     STAGNATION,
-    Estimate,
-    Problem,
+    Point,
     Solution,
     _stagnates,
-    accelerated,
     levenberg_marquardt,
 )
+from sympgp.shooting.noise_levels import accelerated
+from sympgp.shooting.problem import Estimate, Problem
 from sympgp.shooting.sensitivities import INITIAL_VARIANCE, freeze, linearize
 
 DURATIONS = [1.1, math.inf]
@@ -254,6 +257,69 @@ def test_one_good_step_among_the_last_is_progress():
     assert _stagnates([*flat, 4.0, *flat], 0.01)
 
 
+# jumps that may hardly be at all
+
+
+def jumps(problem: Problem, estimate: Estimate) -> Tensor:
+    _, end, _ = problem.evaluate(estimate)
+    here, ahead = problem.following()
+    return end[here] - estimate.start[ahead]
+
+
+def test_corrected_window_states_leave_jumps_of_third_order():
+    """Beyond those of the linear model; without the correction they are of second order."""
+    problem, estimate = solvable(1.1, None)
+    estimate = replace(estimate, defect_std=1e-7)
+    path, end, _ = problem.evaluate(estimate)
+    nodes, windows = problem.nodes, problem.windows
+    linear = linearize(problem.field, estimate.theta, path, nodes, windows, problem.step)
+    here, ahead = problem.following()
+    plain, corrected = [], []
+    for size in (0.08, 0.04, 0.02):
+        step, moved = size * randn(len(estimate.theta), seed=4), size * randn(*end.shape, seed=5)
+        new = replace(estimate, theta=estimate.theta + step, start=estimate.start + moved)
+        rest = problem.beyond(linear, step, moved, end, problem.evaluate(new)[1])
+        turned = linear.end[here] @ torch.cat([moved[here], step.expand(len(here), -1)], -1).mT
+        turned = turned.diagonal(dim1=0, dim2=2).mT
+        expected = jumps(problem, estimate) + turned - moved[ahead]
+        torch.testing.assert_close(jumps(problem, new) - expected, rest[here])
+        new = replace(new, start=new.start + problem.closing(linear, estimate, rest))
+        plain.append(float(rest.norm()))
+        corrected.append(float((jumps(problem, new) - expected).norm()))
+    for errors, order in ((plain, 2.0), (corrected, 3.0)):
+        slopes = [math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False)]
+        assert min(slopes) > order - 0.3
+
+
+@pytest.mark.parametrize("share", [1.0, 0.8])
+def test_narrow_jumps_do_not_slow_the_search(share):
+    """With friction that is not linear in its parameters, from a path without jumps."""
+    family = DiagonalFriction(positions=True).scaled(canonical(1))
+    field, theta = random_field()
+    field = HamiltonianField(field.basis, family)
+    theta = torch.cat([theta[:-1], tensor([-0.5, -0.5])])
+    times = [torch.arange(0.0, 24.0, 0.4, dtype=torch.float64)] * 2
+    data = Trajectories(times, [torch.zeros(len(t), 2, dtype=torch.float64) for t in times])
+    nodes = Nodes.from_data(data, identity_scaling(1))
+    windows = Windows.of_duration(nodes, math.inf)
+    truth = Estimate(theta, tensor([[1.5, 0.0], [-0.3, 1.2]]), NOISE, 0.0, torch.ones(2).double())
+    problem = Problem(nodes, windows, field, gaussian(2, NOISE), 0.2)
+    states = torch.zeros_like(nodes.values)
+    states[windows.nodes.reshape(-1)] = problem.evaluate(truth)[0].flatten(0, 1)
+    values = states + NOISE * randn(*states.shape, seed=8) * nodes.mask
+    windows = Windows.of_duration(nodes, 3.0)
+    problem = replace(problem, nodes=replace(nodes, values=values), windows=windows)
+    counts, heights = [], []
+    for defect in (1e-3, 1e-4, 1e-5):
+        start = replace(truth, theta=share * theta, start=states[windows.start], defect_std=defect)
+        found = search(problem, start, tolerance=1e-3)
+        assert found.converged
+        counts.append(found.iterations)
+        heights.append(found.objective)
+    assert max(counts) <= 20
+    assert heights[1] - heights[0] < 0.1 and heights[2] - heights[1] < 1e-2
+
+
 # merged stages
 
 
@@ -422,3 +488,28 @@ def test_strata_of_equal_probabilities_are_the_grid():
     assert found.strata(4) == pytest.approx([0.1, 0.2, 0.5, 0.9])
     assert found.strata(2) == pytest.approx([(0.025) ** 0.5, (0.53) ** 0.5])
     assert DefectPosterior((0.0,), (1.0,), 0.0).strata(3) == [0.0] * 3
+
+
+def test_a_start_that_cannot_be_linearised_is_said_with_its_place():
+    """A field thirty times too fast: its paths depend on their starts beyond any precision."""
+    problem, estimate = solvable(1.1, None)
+    wild = replace(estimate, theta=30.0 * estimate.theta)
+    with pytest.raises(FloatingPointError, match=r"trajectory 0 from scaled time.*inputs="):
+        search(problem, wild)
+
+
+def test_steps_to_where_nothing_can_be_linearised_are_refused(monkeypatch):
+    """Only places where a share of the way is gone are said to be usable."""
+    problem, estimate = solvable(1.1, None)
+    usable, tried = Point.at.__func__, []
+
+    def picky(cls, problem, point, path, end):
+        tried.append(point.theta)
+        if len(tried) == 2:
+            raise FloatingPointError("lost")
+        return usable(cls, problem, point, path, end)
+
+    monkeypatch.setattr(Point, "at", classmethod(picky))
+    search(problem, estimate, max_iterations=1)
+    steps = [float((theta - tried[0]).norm()) for theta in tried[1:]]
+    assert len(steps) == 2 and 0.0 < steps[1] < steps[0]

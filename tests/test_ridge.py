@@ -16,7 +16,7 @@ from sympgp import (
 )
 from sympgp.energies import FourierEnergy
 from sympgp.fields import HamiltonianField
-from sympgp.posterior.ridge import EXACT, chosen_states, on_ridge
+from sympgp.posterior.ridge import EXACT, LEAST, chosen_states, on_ridge
 from sympgp.systems import Pendulum
 
 FAMILIES = [
@@ -45,11 +45,15 @@ def problem(family, num_states: int = 40):
 
 
 def off(field, mode, root, theta, z):
-    """Distance of one draw's field from the linear one, by a tenth of the field's deviation."""
+    """Distance of one draw's field from the linear one, by 0.3 deviations of every direction."""
     jacobian = field.parameter_jacobian(z, mode)
     target = field.bind(mode)(0.0, z) + jacobian @ (theta - mode)
-    unit = EXACT * (jacobian @ root).square().sum(-1).mean(0).sqrt()
-    return lambda other: (field.bind(other)(0.0, z) - target) / unit
+    own = (jacobian @ root).flatten(0, 1)
+    values, vectors = torch.linalg.eigh(own @ own.mT)
+    deviation = (values + LEAST**2 * values.mean()).sqrt()
+    return lambda other: (
+        (field.bind(other)(0.0, z) - target).flatten() @ vectors / (EXACT * deviation)
+    )
 
 
 @pytest.mark.parametrize("num_states", [5, 40], ids=["few", "many"])
@@ -105,6 +109,22 @@ def test_chosen_states_are_few_and_spread_evenly():
     found = chosen_states(z)
     assert len(found) == 20 and float(found[0, 0]) == 0.0 and float(found[-1, 0]) == 999.0
     assert torch.equal(chosen_states(z[:3]), z[:3])
+
+
+def test_what_is_known_well_agrees_better_than_the_rest():
+    """Differences are judged by the posterior of each direction, not by that of single rates."""
+    field, mode, root, z = problem(GradientField())
+    theta = mode + randn(20, len(mode), seed=4) @ root.mT
+    moved = on_ridge(field, mode, root, theta, z)
+    jacobian = field.parameter_jacobian(z, mode).flatten(0, 1)
+    values, vectors = torch.linalg.eigh((jacobian @ root) @ (jacobian @ root).mT)
+    variance = values + LEAST**2 * values.mean()
+    assert float(variance.max() / variance.min()) > 1e3
+    linear = field.bind(mode)(0.0, z).flatten() + (theta - mode) @ jacobian.mT
+    for first, least in ((theta, False), (moved, True)):
+        fields = torch.stack([field.bind(one)(0.0, z).flatten() for one in first])
+        error = ((fields - linear) @ vectors).square().median(0).values / variance
+        assert bool((error < 0.5).all()) == least
 
 
 @pytest.mark.slow

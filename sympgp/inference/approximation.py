@@ -23,16 +23,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sympgp.inference.axes import along, cholesky, informed
 from sympgp.inference.following import Following
 from sympgp.inference.truncated import truncated_draws
 from sympgp.posterior import GaussianComponent, JointDraws
 from sympgp.posterior.component import normal
-
-INFORMED = 0.01
-"""Least share of an axis's precision that comes from the data: below, its standard deviation is
-within half a per cent of what it is without them."""
-JITTER = 50.0
-"""Units of round-off of their largest entry, added to covariances that are nearly singular."""
+from sympgp.posterior.inverse_gamma import inverse_gamma_draws, inverse_gamma_log_density
 
 
 @dataclass(frozen=True)
@@ -141,7 +137,7 @@ class Approximation:
         states, num_damping = component.window_states, int(component.field.dissipation.truncated)
         eye = torch.eye(len(component.theta)).to(component.theta)
         root = torch.linalg.solve_triangular(component.factor.mT, eye, upper=True)
-        axes, active = _informed(root, component.field.prior_precision(), num_damping)
+        axes, active = informed(root, component.field.prior_precision(), num_damping)
         root, inverse = root @ axes, axes.mT @ component.factor.mT
         following = Following.of(states.chain, states.mean)
         gain = states.gain * following.follows.unsqueeze(-1)
@@ -161,6 +157,11 @@ class Approximation:
     def trained(self) -> dict[str, Tensor]:
         """The entries that training moves."""
         return {name: getattr(self, name) for name in self.TRAINED}
+
+    @property
+    def noise(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Shape, rate and group."""
+        return self.noise_shape, self.noise_rate, self.noise_group
 
     @property
     def noise_std(self) -> Float[Tensor, " dim"]:
@@ -183,7 +184,7 @@ class Approximation:
             (own.mean, own.slope, own.gain, own.chol),
             self.following,
             own.active,
-            (own.noise_shape, own.noise_rate, own.noise_group),
+            own.noise,
             self.num_damping,
         )
 
@@ -231,23 +232,16 @@ class Approximation:
         theta = self.centre + u @ self.root.mT
         if last is not None:  # not negative, whatever the rounding
             theta = torch.cat([theta[:, :-1], last.unsqueeze(1)], 1)
-        return JointDraws(theta, self._draw_noise(num, generator), self._states(u, local))
-
-    def _draw_noise(self, num: int, generator: torch.Generator) -> Tensor:
-        """Noise standard deviations, one level a group."""
-        shape = self.noise_shape.cpu().double().expand(num, -1)
-        known = shape.isinf()
-        unit = torch._standard_gamma(shape.masked_fill(known, 1.0), generator=generator)
-        unit = unit.masked_fill(known, 1.0).to(self.noise_rate)[:, self.noise_group]
-        return (self.noise_rate / unit).sqrt()
+        noise_std = inverse_gamma_draws(*self.noise, num, generator)
+        return JointDraws(theta, noise_std, self._states(u, local))
 
     def _states(self, u: Tensor, local: Tensor) -> Tensor:
         """Window states of each draw."""
-        push = self.state_shift + _along(self.state_slope, u[:, self.active])
+        push = self.state_shift + along(self.state_slope, u[:, self.active])
         push = push + (self.state_scale() @ local.unsqueeze(-1)).squeeze(-1)
         off = self.chol @ push.unsqueeze(-1)
         off = self.following.scan(self.state_gains(), off).squeeze(-1)
-        return self.mean + _along(self.slope, u) + off
+        return self.mean + along(self.slope, u) + off
 
     def log_prob(self, draws: JointDraws) -> Float[Tensor, " draws"]:
         """Log density of theta, the logarithm of the noise (one value a group), and the states."""
@@ -263,24 +257,17 @@ class Approximation:
         if self.num_damping:
             mode, deviation = self.damping_law()
             value = value - torch.special.log_ndtr(mode / deviation)
-        r = (draws.start - self.mean - _along(self.slope, u)).unsqueeze(-1)
+        r = (draws.start - self.mean - along(self.slope, u)).unsqueeze(-1)
         push = r - self.state_gains() @ r[:, self.following.ahead]
         push = torch.linalg.solve_triangular(self.chol, push, upper=False)
-        known = self.state_shift + _along(self.state_slope, u[:, self.active])
+        known = self.state_shift + along(self.state_slope, u[:, self.active])
         push = push - known.unsqueeze(-1)
         local = torch.linalg.solve_triangular(self.state_scale(), push, upper=False)
         value = value - 0.5 * (local**2).sum((1, 2, 3))
         value = value - self.state_turn.diagonal(dim1=-2, dim2=-1).sum()
         value = value - self.chol.diagonal(dim1=-2, dim2=-1).log().sum()
         constant = 0.5 * math.log(2.0 * math.pi) * (len(self.centre) + self.mean.numel())
-        return value - constant + self._noise_log_prob(draws.noise_std)
-
-    def _noise_log_prob(self, noise_std: Tensor) -> Tensor:
-        channels = torch.arange(len(self.noise_group), device=noise_std.device)
-        free = self.noise_shape.isfinite() & (self.noise_group == channels)
-        shape, ratio = self.noise_shape[free], self.noise_rate[free] / noise_std[:, free] ** 2
-        each = math.log(2.0) + shape * ratio.log() - ratio - torch.lgamma(shape)
-        return each.sum(1)
+        return value - constant + inverse_gamma_log_density(draws.noise_std, *self.noise)
 
     def whitened(self) -> Approximation:
         """The same distribution as its own base."""
@@ -303,7 +290,7 @@ class Approximation:
             ),
             self.following,
             active,
-            (self.noise_shape, self.noise_rate, self.noise_group),
+            self.noise,
             self.num_damping,
         )
 
@@ -332,35 +319,3 @@ class Approximation:
             states=states,
             anchors=None,
         )
-
-
-def _informed(
-    root: Float[Tensor, "params params"], prior_precision: Float[Tensor, " params"], fixed: int
-) -> tuple[Float[Tensor, "params params"], Int[Tensor, " active"]]:
-    """Turned axes of the white space, those first that the data determine most, and these.
-
-    The share of the precision that is not the prior's has eigenvalues between zero and one; the
-    last ``fixed`` axes stay where they are and always count.
-    """
-    num = len(root) - fixed
-    part = root[:, :num]
-    share = torch.eye(num).to(root) - (part.mT * prior_precision) @ part
-    values, vectors = torch.linalg.eigh(0.5 * (share + share.mT))
-    axes = torch.eye(len(root)).to(root)
-    axes[:num, :num] = vectors.flip(1)
-    count = max(1, int((values > INFORMED).sum()))
-    kept = list(range(count)) + list(range(num, len(root)))
-    return axes, torch.tensor(kept, device=root.device)
-
-
-def _along(slope: Float[Tensor, "windows dim params"], u: Float[Tensor, "draws params"]) -> Tensor:
-    """``slope_k u`` of every window and draw, (S, W, D)."""
-    return (u @ slope.flatten(0, 1).mT).unflatten(1, slope.shape[:2])
-
-
-def cholesky(cov: Float[Tensor, "*batch dim dim"]) -> Float[Tensor, "*batch dim dim"]:
-    """Cholesky factors of small covariances that may be nearly singular."""
-    size = cov.diagonal(dim1=-2, dim2=-1).amax(-1, keepdim=True)
-    unit = JITTER * torch.finfo(cov.dtype).eps
-    jitter = torch.diag_embed((unit * size).expand(cov.shape[:-1]))
-    return torch.linalg.cholesky(cov + jitter)

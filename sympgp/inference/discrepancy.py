@@ -15,7 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sympgp.shooting.layout import Nodes
-from sympgp.shooting.levenberg_marquardt import Estimate, Problem, noise_update, squares_after
+from sympgp.shooting.noise_levels import noise_update, squares_after
+from sympgp.shooting.problem import Estimate, Problem
 from sympgp.shooting.sensitivities import INITIAL_VARIANCE, Linearization, linearize
 
 PRIOR_SCALE = 0.03

@@ -20,7 +20,8 @@ from sympgp.energies.base import Basis
 from sympgp.fields import HamiltonianField
 from sympgp.inference.evidence import FrozenModel, linear_rate
 from sympgp.shooting.layout import Windows
-from sympgp.shooting.levenberg_marquardt import Problem, Solution
+from sympgp.shooting.levenberg_marquardt import Solution
+from sympgp.shooting.problem import Problem
 from sympgp.shooting.sensitivities import INITIAL_VARIANCE, Drive, chain_sensitivities, freeze
 
 

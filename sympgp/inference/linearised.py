@@ -13,7 +13,7 @@ from sympgp.fields import HamiltonianField
 from sympgp.inference.search import OSCILLATION, Search
 from sympgp.posterior import GaussianComponent, WindowStates
 from sympgp.shooting.layout import Nodes, Windows
-from sympgp.shooting.levenberg_marquardt import Estimate, Problem
+from sympgp.shooting.problem import Estimate, Problem
 from sympgp.shooting.sensitivities import linearize, nominal_path
 
 

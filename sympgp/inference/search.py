@@ -26,12 +26,8 @@ from sympgp.inference.evidence import (
 )
 from sympgp.noise import ScaledNoise
 from sympgp.shooting.layout import Nodes, Windows
-from sympgp.shooting.levenberg_marquardt import (
-    Estimate,
-    Problem,
-    Solution,
-    levenberg_marquardt,
-)
+from sympgp.shooting.levenberg_marquardt import Solution, levenberg_marquardt
+from sympgp.shooting.problem import Estimate, Problem
 from sympgp.shooting.sensitivities import Drive, freeze, nominal_path
 
 FIRST_WINDOW = 3.0
@@ -51,6 +47,8 @@ CORRELATED = 1.3
 question, so that jumps are certain."""
 WORSE = 2.0
 """Longer windows that raise the noise by this factor have ended in a wrong optimum."""
+WEAKER = (1.0, 0.1, 0.01)
+"""Shares of the start's weights that are tried where no path can be followed with all of them."""
 SOLVER_TOLERANCE = 0.1
 """Largest solver error of the fitted path, in units of its posterior deviation."""
 
@@ -130,21 +128,53 @@ class Search:
         horizon = max(float(self.nodes.times[e - 1] - self.nodes.times[b]) for b, e in edges)
         duration, defect = FIRST_WINDOW, 0.3
         while True:
-            before = replace(self)
+            before, first = replace(self), duration == FIRST_WINDOW
             whole = 1.5 * duration >= min(horizon, LAST_WINDOW)
             self.duration = math.inf if 1.5 * duration >= horizon else duration
             self.windows = Windows.of_duration(self.nodes, self.duration)
             self.defect_std = 0.0 if self.windows.joined else defect
-            if whole:
-                self.solve("following whole trajectories", 0.05, WHOLE_ITERATIONS)
-            else:
-                self.solve("lengthening windows", 0.5, max_iterations=5)
-            if duration > FIRST_WINDOW and bool((self.noise_std > WORSE * before.noise_std).any()):
-                self.__dict__.update(before.__dict__, iterations=self.iterations)
+            stage = "following whole trajectories" if whole else "lengthening windows"
+            tolerance, most = (0.05, WHOLE_ITERATIONS) if whole else (0.5, 5)
+            try:
+                if first:
+                    self._solve_first(stage, tolerance, most)
+                else:
+                    self.solve(stage, tolerance, most)
+                lost = bool((self.noise_std > WORSE * before.noise_std).any())
+            except FloatingPointError:
+                if first:
+                    raise
+                lost = True
+            if lost and not first:
+                self._go_back(before)
                 return False
             if whole:
                 return True
             duration, defect = 2.0 * duration, 0.5 * defect
+
+    def _solve_first(self, stage: str, tolerance: float, most: int) -> None:
+        """Search from the integral form's weights, or from a share of them.
+
+        Where one smooth field does not have the smoothed path's rates, weights of rough features
+        that nearly cancel on it come closest: a field far too fast for paths in it.
+        """
+        weights, damping = self.theta.tensor_split([self.field.num_weights])
+        for share in WEAKER:
+            self.theta = torch.cat([share * weights, damping])
+            try:
+                self.solve(stage, tolerance, most if share == 1.0 else WHOLE_ITERATIONS)
+            except FloatingPointError:
+                if share == WEAKER[-1]:
+                    raise
+            else:
+                return
+
+    def _go_back(self, before: Search) -> None:
+        """Return to where the search stood; the iterations since then still count."""
+        self.theta, self.states, self.nodes = before.theta, before.states, before.nodes
+        self.noise_std, self.converged = before.noise_std, before.converged
+        self.windows, self.duration = before.windows, before.duration
+        self.defect_std, self.solution = before.defect_std, before.solution
 
     def refine_noise(self) -> None:
         """Take the degrees of freedom of Student's t that suit the residuals best."""

@@ -20,7 +20,7 @@ from sympgp.noise import ScaledNoise
 from sympgp.posterior import Component, GaussianComponent
 from sympgp.shooting.density import JointDensity
 from sympgp.shooting.layout import Nodes, Windows
-from sympgp.shooting.levenberg_marquardt import Estimate, Problem
+from sympgp.shooting.problem import Estimate, Problem
 
 NEGLIGIBLE, LEAST = 0.03, 0.1
 """Jumps this small against the noise are taken for none, since a Gaussian tied by them would have

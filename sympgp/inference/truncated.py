@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sympgp.posterior.component import truncated_quantile
+from sympgp.posterior.truncated import truncated_quantile
 
 
 def truncated_draws(

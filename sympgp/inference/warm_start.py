@@ -14,12 +14,8 @@ from sympgp.models import HamiltonianModel
 from sympgp.posterior import Component, Posterior, WindowStates
 from sympgp.shooting.density import JointDensity
 from sympgp.shooting.layout import Nodes, Windows
-from sympgp.shooting.levenberg_marquardt import (
-    Estimate,
-    Problem,
-    Solution,
-    levenberg_marquardt,
-)
+from sympgp.shooting.levenberg_marquardt import Solution, levenberg_marquardt
+from sympgp.shooting.problem import Estimate, Problem
 from sympgp.trajectories import Trajectories
 
 MAX_ITERATIONS, TOLERANCE = 50, 0.001

@@ -29,7 +29,7 @@ from sympgp.energies.base import Basis, Energy
 from sympgp.inference.evidence import HyperPosterior
 from sympgp.inference.linear_model import LinearModel
 from sympgp.noise import ScaledNoise
-from sympgp.posterior.component import truncated_moments
+from sympgp.posterior.truncated import truncated_moments
 
 
 class Unknowns(NamedTuple):

@@ -10,17 +10,12 @@ from torch import Tensor
 
 from sympgp.energies import FourierBasis
 from sympgp.fields import HamiltonianField
-from sympgp.posterior.component import (
-    Component,
-    JointDraws,
-    normal,
-    truncated_moments,
-    truncated_quantile,
-)
+from sympgp.posterior.component import Component, JointDraws, normal
 from sympgp.posterior.exact import ExactGaussian
 from sympgp.posterior.inverse_gamma import inverse_gamma_draws, inverse_gamma_moments
 from sympgp.posterior.pathwise import PathwiseBasis
 from sympgp.posterior.states import WindowStates
+from sympgp.posterior.truncated import truncated_moments, truncated_quantile
 
 WAVES = 800
 """Spectral points of the prior part of a draw."""

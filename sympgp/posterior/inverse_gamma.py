@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -32,3 +34,17 @@ def inverse_gamma_moments(
     mean = rate.sqrt() * torch.where(known, 1.0, factor)
     variance = (rate / (finite - 1.0) - mean**2).clamp(min=0.0)
     return mean, torch.where(known, 0.0, variance)
+
+
+def inverse_gamma_log_density(
+    noise_std: Float[Tensor, "draws dim"],
+    shape: Float[Tensor, " dim"],
+    rate: Float[Tensor, " dim"],
+    group: Int[Tensor, " dim"],
+) -> Float[Tensor, " draws"]:
+    """Log density of the logarithms of standard deviations, one value a group."""
+    channels = torch.arange(len(group), device=noise_std.device)
+    free = shape.isfinite() & (group == channels)
+    own, ratio = shape[free], rate[free] / noise_std[:, free] ** 2
+    each = math.log(2.0) + own * ratio.log() - ratio - torch.lgamma(own)
+    return each.sum(1)

@@ -5,25 +5,39 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sympgp.posterior.component import GaussianComponent, normal, truncated_quantile
+from sympgp.posterior.component import GaussianComponent, normal
+from sympgp.posterior.truncated import truncated_quantile
 
 
 def given_noise(
-    component: GaussianComponent, noise_std: Float[Tensor, "draws dim"], generator: torch.Generator
+    component: GaussianComponent,
+    noise_std: Float[Tensor, "draws dim"],
+    generator: torch.Generator,
+    seen: Bool[Tensor, " dim"] | None = None,
 ) -> tuple[Float[Tensor, "draws params"], Float[Tensor, " draws"]]:
     """Draws of theta given the noise, and their log densities.
 
     The component's precision is that at one noise level. What it has beyond the prior's grows as
     the data's precision does; with the product of both marginals instead, ratios would mostly say
     how many directions the data determine.
+
+    These are draws of the Gaussian itself. Where dissipation is not linear in its parameters the
+    component's own are moved along ridges, and what is moved has no density to be had.
+
+    Args:
+        component: the Gaussian.
+        noise_std: the noise of each draw.
+        generator: of the draws.
+        seen: channels with observations; all when None. The noise of others says nothing.
     """
     stddev = component.field.prior_precision().rsqrt()
     white = stddev.unsqueeze(-1) * component.factor
     values, vectors = torch.linalg.eigh(white @ white.mT)
-    louder = (component.noise_std / noise_std).square().mean(1, keepdim=True)
+    ratio = component.noise_std / noise_std
+    louder = (ratio if seen is None else ratio[:, seen]).square().mean(1, keepdim=True)
     precision = torch.where(values > 1.0, 1.0 + louder * (values - 1.0), values)
     axes = stddev.unsqueeze(-1) * vectors
     free = normal((len(noise_std), len(stddev)), stddev, generator)

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sympgp.shooting.elimination import Chain
-from sympgp.shooting.levenberg_marquardt import Problem
+from sympgp.shooting.problem import Problem
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,7 @@ class _Paths(torch.autograd.Function):
             path, z = path.masked_fill(lost.unsqueeze(-1), 0.0), z.masked_fill(lost, 0.0)
         ctx.mark_non_differentiable(alive)
         ctx.field, ctx.first, ctx.lost = field, first, lost
-        empty = start.new_zeros(*start.shape[:2], 0, 4, start.shape[-1] + field.num_inputs)
+        empty = start.new_zeros(*start.shape[:2], 0, 4, start.shape[-1] + field.num_extra)
         every = torch.stack(stages, 2) if stages else empty
         size = torch.stack(lengths) if lengths else start.new_zeros(0, start.shape[1], 1)
         ctx.save_for_backward(theta, every, size)

@@ -4,6 +4,10 @@ Per window the objective is quadratic, ``z' H z / 2 + z' (h theta + g)``, and ne
 are tied by ``z_{k+1} = Phi_k z_k + B_k theta + c_k + N(0, diag(defect^2))``. Given theta this is
 a linear-Gaussian chain, so a forward (Kalman) pass eliminates the states exactly, without the
 cancellation that ``1 / defect^2`` brings into normal equations, and a backward pass restores them.
+
+Covariances are carried by their square roots and data by rows ``R z + r theta + s`` with
+``H = R' R``: paths that pass close by an unstable equilibrium have sensitivities so large that
+their squares times squared states would leave no digit of the prior.
 """
 
 from __future__ import annotations
@@ -75,14 +79,14 @@ class Chain:
         Float[Tensor, "windows dim dim"],
     ]:
         """Mean, slope in theta and covariance of every state given all data and theta."""
-        mean, slope, cov = self.mean.clone(), self.slope.clone(), self.filtered.clone()
+        mean, slope, cov = self.mean.clone(), self.slope.clone(), self.cov.clone()
         for position in reversed(range(windows.chain.shape[1] - 1)):
             index, following = _pairs(windows, position)
             gain = self.gain[index]
             ahead = mean[following] - self.ahead_mean[index]
             mean[index] += (gain @ ahead.unsqueeze(-1)).squeeze(-1)
             slope[index] += gain @ (slope[following] - self.ahead_slope[index])
-            cov[index] += gain @ (cov[following] - self.ahead_cov[index]) @ gain.mT
+            cov[index] += gain @ cov[following] @ gain.mT
         return mean, slope, cov
 
 
@@ -119,29 +123,69 @@ def eliminate(
     """
     _, dim, params = border.shape
     out = Chain.empty(border)
+    rows = Rows.of(hessian, border, gradient)
     eye = torch.eye(dim, dtype=border.dtype, device=border.device)
     count = prior_mean.shape[0]
     belief = Belief(
-        prior_mean, border.new_zeros(count, dim, params), prior_variance * eye.expand(count, -1, -1)
+        prior_mean,
+        border.new_zeros(count, dim, params),
+        prior_variance**0.5 * eye.expand(count, -1, -1),
     )
     for position in range(windows.chain.shape[1]):
         here = windows.chain[:, position]
         index = here[here >= 0]
-        belief = belief.update(hessian[index], border[index], gradient[index], out)
-        out.mean[index], out.slope[index], out.filtered[index] = belief
-        out.cov[index] = belief.cov
+        belief = belief.update(Rows(*(part[index] for part in rows)), out)
+        out.mean[index], out.slope[index] = belief.mean, belief.slope
+        out.filtered[index] = out.cov[index] = belief.cov
         if position + 1 == windows.chain.shape[1]:
             break
         # Trajectories that go on keep their order, so the beliefs line up with the next windows.
         follows = windows.chain[here >= 0, position + 1] >= 0
         keep, before = index[follows], Belief(*(part[follows] for part in belief))
         belief = before.predict(end[keep], jump[keep], defect_variance)
-        gain = torch.linalg.solve(belief.cov, end[keep, :, :dim] @ before.cov).mT
-        out.gain[keep] = gain
-        out.cov[keep] = before.cov - gain @ belief.cov @ gain.mT
-        out.ahead_mean[keep], out.ahead_slope[keep], out.ahead_cov[keep] = belief
+        phi = end[keep, :, :dim]
+        gain = torch.cholesky_solve(phi @ before.cov, belief.root).mT
+        left = torch.cat([(eye - gain @ phi) @ before.root, gain * defect_variance.sqrt()], -1)
+        out.gain[keep], out.cov[keep] = gain, left @ left.mT
+        out.ahead_mean[keep], out.ahead_slope[keep], out.ahead_cov[keep] = (
+            belief.mean,
+            belief.slope,
+            belief.cov,
+        )
     out.shared.copy_(0.5 * (out.shared + out.shared.mT))
     return out
+
+
+class Rows(NamedTuple):
+    """What the data of each window say of its state: ``|R z + r theta + s|^2 / 2``.
+
+    Attributes:
+        state: (B, D, D), ``R``.
+        params: (B, D, P), ``r``.
+        rest: (B, D), ``s``.
+    """
+
+    state: Tensor
+    params: Tensor
+    rest: Tensor
+
+    @classmethod
+    def of(cls, hessian: Tensor, border: Tensor, gradient: Tensor) -> Rows:
+        """From ``H = R' R``, ``h = R' r`` and ``g = R' s``.
+
+        Directions that nothing but rounding tells apart from unobserved ones have zero rows.
+        """
+        values, vectors = torch.linalg.eigh(hessian)
+        least = hessian.shape[-1] * torch.finfo(hessian.dtype).eps * values[..., -1:]
+        seen = values > least
+        size = torch.where(seen, values, 0.0).sqrt()
+        turned = torch.where(seen, values, 1.0).rsqrt().unsqueeze(-1) * vectors.mT
+        turned = turned * seen.unsqueeze(-1)
+        return cls(
+            size.unsqueeze(-1) * vectors.mT,
+            turned @ border,
+            (turned @ gradient.unsqueeze(-1)).squeeze(-1),
+        )
 
 
 class Belief(NamedTuple):
@@ -150,34 +194,43 @@ class Belief(NamedTuple):
     Attributes:
         mean: (B, D).
         slope: (B, D, P), of the mean in theta.
-        cov: (B, D, D).
+        root: (B, D, D), of the covariance.
     """
 
     mean: Tensor
     slope: Tensor
-    cov: Tensor
+    root: Tensor
 
-    def update(self, curvature: Tensor, side: Tensor, pull: Tensor, out: Chain) -> Belief:
-        """Condition on ``z' H z / 2 + z' (h theta + g)``; what is left of theta is added to out."""
-        force = (curvature @ self.mean.unsqueeze(-1)).squeeze(-1) + pull
-        lever = curvature @ self.slope + side
-        inner = torch.eye(pull.shape[-1], dtype=pull.dtype, device=pull.device)
-        inner = inner + self.cov @ curvature
-        cov = torch.linalg.solve(inner, self.cov)
-        cov = 0.5 * (cov + cov.mT)
-        slope = self.slope - cov @ lever
-        out.logdet.add_(torch.linalg.slogdet(inner).logabsdet.sum())
-        out.shared.addmm_(lever.flatten(0, 1).mT, slope.flatten(0, 1))
-        out.shared.addmm_(self.slope.flatten(0, 1).mT, side.flatten(0, 1))
-        out.gradient.add_(torch.einsum("wdp,wd->p", slope, force))
-        out.gradient.add_(torch.einsum("wdp,wd->p", side, self.mean))
-        return Belief(self.mean - (cov @ force.unsqueeze(-1)).squeeze(-1), slope, cov)
+    @property
+    def cov(self) -> Tensor:
+        """(B, D, D)."""
+        return self.root @ self.root.mT
+
+    def update(self, rows: Rows, out: Chain) -> Belief:
+        """Condition on the data of one window each; what is left of theta is added to out.
+
+        With ``C = R root = U s V'`` the residual of the mean, ``R (mean + slope theta) + r theta
+        + s``, has the covariance ``I + C C'``, and the new root is ``root (I + C' C)^(-1/2)``.
+        """
+        left, size, right = torch.linalg.svd(rows.state @ self.root)
+        shrink = (1.0 + size**2).rsqrt().unsqueeze(-1)
+        lever = shrink * (left.mT @ (rows.state @ self.slope + rows.params))
+        force = (rows.state @ self.mean.unsqueeze(-1)) + rows.rest.unsqueeze(-1)
+        force = shrink * (left.mT @ force)
+        out.logdet.add_(torch.log1p(size**2).sum())
+        out.shared.addmm_(lever.flatten(0, 1).mT, lever.flatten(0, 1))
+        out.shared.addmm_(rows.params.flatten(0, 1).mT, rows.params.flatten(0, 1), alpha=-1.0)
+        out.gradient.add_(torch.einsum("wdp,wd->p", lever, force.squeeze(-1)))
+        out.gradient.sub_(torch.einsum("wdp,wd->p", rows.params, rows.rest))
+        root = self.root @ (right.mT * shrink.mT)
+        gain = root * size.unsqueeze(-2)
+        return Belief(self.mean - (gain @ force).squeeze(-1), self.slope - gain @ lever, root)
 
     def predict(self, end: Tensor, jump: Tensor, defect_variance: Tensor) -> Belief:
         """``Phi z + B theta + c`` with the jumps' variance added."""
         phi, push = end[..., : jump.shape[-1]], end[..., jump.shape[-1] :]
+        jumps = torch.diag(defect_variance.sqrt()).expand_as(phi)
+        upper = torch.linalg.qr(torch.cat([(phi @ self.root).mT, jumps], -2)).R
         return Belief(
-            (phi @ self.mean.unsqueeze(-1)).squeeze(-1) + jump,
-            phi @ self.slope + push,
-            phi @ self.cov @ phi.mT + torch.diag(defect_variance),
+            (phi @ self.mean.unsqueeze(-1)).squeeze(-1) + jump, phi @ self.slope + push, upper.mT
         )

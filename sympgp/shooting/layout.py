@@ -35,7 +35,8 @@ class Nodes:
         first: first node of each trajectory, and N: one entry more than trajectories.
         weights: (N + 1, D), how much each squared residual counts; zero where not observed.
         inputs: (N + 1, 2, K) in user units, at the beginning of each interval and their limit at
-            its end; None without inputs.
+            its end, followed by the context of the trajectory where the data have one, which is
+            an input that never changes; None without both.
     """
 
     times: Float[Tensor, " nodes"]
@@ -85,6 +86,8 @@ class Nodes:
             if signal is not None
         ]
         inputs = torch.cat([*pieces, torch.zeros_like(pieces[0][:1])]) if pieces else None
+        if data.context is not None:
+            inputs = _with_context(inputs, data.context, [len(t) for t, _ in parts[:-1]])
         return cls(joined, values.nan_to_num(), mask, dt, tuple(first), weights, inputs)
 
     def reweighted(self, weights: Float[Tensor, "nodes dim"]) -> Nodes:
@@ -100,6 +103,14 @@ class Nodes:
     def counts(self) -> Float[Tensor, " dim"]:
         """Number of observations of each channel."""
         return self.mask.sum(0).to(self.values.dtype)
+
+
+def _with_context(inputs: Tensor | None, context: Tensor, lengths: list[int]) -> Tensor:
+    """Columns of each trajectory behind the inputs at its nodes; zero at the padding node."""
+    repeats = torch.tensor([*lengths, 1], device=context.device)
+    rows = torch.cat([context, torch.zeros_like(context[:1])]).repeat_interleave(repeats, 0)
+    both = rows.unsqueeze(1).expand(-1, 2, -1)
+    return both if inputs is None else torch.cat([inputs, both], -1)
 
 
 def _kept(states: Tensor, inputs: InputSignal | None) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -9,39 +10,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sympgp.fields import FixedField, HamiltonianField
-from sympgp.noise import ScaledNoise
-from sympgp.shooting.elimination import Chain, eliminate
-from sympgp.shooting.layout import Nodes, Windows
-from sympgp.shooting.sensitivities import INITIAL_VARIANCE, Linearization, linearize, nominal_path
+from sympgp.shooting.elimination import Chain
+from sympgp.shooting.layout import Nodes
+from sympgp.shooting.noise_levels import accelerated, fine_enough, noise_update
+from sympgp.shooting.problem import Estimate, Problem
+from sympgp.shooting.sensitivities import Linearization, linearize
 
 STAGNATION = 8
 """Steps without progress after which a search ends."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A point of the search.
-
-    Attributes:
-        theta: (P + K,) weights and dissipation parameters.
-        start: (W, D) first state of each window.
-        noise_std: (D,).
-        defect_std: standard deviation of the jumps between windows; zero when joined.
-        inflation: (D,) autocorrelation time of each channel's residuals, at least one: so many
-            observations count as one independent one.
-    """
-
-    theta: Float[Tensor, " params"]
-    start: Float[Tensor, "windows dim"]
-    noise_std: Float[Tensor, " dim"]
-    defect_std: float
-    inflation: Float[Tensor, " dim"]
-
-    @property
-    def precision(self) -> Float[Tensor, " dim"]:
-        """What a squared residual of each channel counts, ``1 / (inflation sigma^2)``."""
-        return 1.0 / (self.inflation * self.noise_std**2)
+DEAR = 0.5
+"""Jumps beyond the linear model that cost more than this share of what a step gains are undone."""
+LOST = 10.0
+"""Units of round-off of its terms below which nothing is known of the precision."""
 
 
 @dataclass(frozen=True)
@@ -74,91 +54,69 @@ class Solution:
 
 
 @dataclass(frozen=True)
-class Problem:
-    """Observations, windows, field family, noise family and solver step of one search."""
+class Point:
+    """The linearised problem at one place of the search.
 
-    nodes: Nodes
-    windows: Windows
-    field: HamiltonianField | FixedField
-    noise: ScaledNoise
-    step: float
+    Attributes:
+        problem: with the weights of the residuals there.
+        linear: the linearised residuals.
+        chain: distributions of the window states given theta.
+        precision: (P, P) of theta, states eliminated.
+        gradient: (P,) of the objective, states eliminated.
+    """
 
-    def reweighted(self, estimate: Estimate, path: Tensor) -> Problem:
-        """Weigh the residuals of this path as the law of the noise asks."""
-        if self.noise.dof is None:
-            return self
-        states = torch.zeros_like(self.nodes.values)
-        states[self.windows.nodes.reshape(-1)] = path.flatten(0, 1)
-        weights = self.noise.weights(states - self.nodes.values, estimate.noise_std)
-        return replace(self, nodes=self.nodes.reweighted(weights))
+    problem: Problem
+    linear: Linearization
+    chain: Chain
+    precision: Float[Tensor, "params params"]
+    gradient: Float[Tensor, " params"]
 
-    def following(self) -> tuple[Tensor, Tensor]:
-        """Windows that have a next one, and the next ones."""
-        here, ahead = self.windows.chain[:, :-1], self.windows.chain[:, 1:]
-        has = ahead >= 0
-        return here[has], ahead[has]
+    @classmethod
+    def at(cls, problem: Problem, estimate: Estimate, path: Tensor, end: Tensor) -> Point:
+        """Linearise about a path.
 
-    def evaluate(self, estimate: Estimate) -> tuple[Tensor, Tensor, Tensor]:
-        """Path, end states and objective (a scalar tensor)."""
-        bound = self.field.bind(estimate.theta)
-        path, end = nominal_path(bound, estimate.start, self.nodes, self.windows, self.step)
-        return path, end, self.objective(estimate, path, end)
+        Raises:
+            FloatingPointError: rounding leaves nothing of the precision, with the window.
+        """
+        problem = problem.reweighted(estimate, path)
+        theta, nodes, windows = estimate.theta, problem.nodes, problem.windows
+        linear = linearize(problem.field, theta, path, nodes, windows, problem.step)
+        try:
+            chain = problem.eliminate(linear, estimate, end)
+        except torch.linalg.LinAlgError as error:  # entries that are not finite
+            raise _lost(problem, linear) from error
+        precision, gradient = problem.normal_equations(linear, estimate, chain)
+        if not _known(problem, linear, estimate, precision):
+            raise _lost(problem, linear)
+        return cls(problem, linear, chain, precision, gradient)
 
-    def objective(self, estimate: Estimate, path: Tensor, end: Tensor) -> Tensor:
-        """Negative log joint density at fixed noise, up to a constant."""
-        node = self.windows.nodes
-        residual = path - self.nodes.values[node]
-        value = 0.5 * (self.nodes.weights[node] * estimate.precision * residual**2).sum()
-        value = value + 0.5 * (self.field.prior_precision() * estimate.theta**2).sum()
-        first = estimate.start[self.windows.chain[:, 0]]
-        value = value + 0.5 * (first**2).sum() / INITIAL_VARIANCE
-        here, ahead = self.following()
-        if len(here):
-            jump = (end[here] - estimate.start[ahead]) / estimate.defect_std
-            value = value + 0.5 * (jump**2).sum()
-        return value
 
-    def eliminate(
-        self,
-        linear: Linearization,
-        estimate: Estimate,
-        end: Tensor,
-        damping: float = 0.0,
-    ) -> Chain:
-        """Eliminate the window states at this noise, with Marquardt damping of their blocks."""
-        dim = end.shape[-1]
-        local = torch.einsum("c,cwde->wde", estimate.precision, linear.local)
-        hessian = local[..., :dim]
-        if damping:
-            hessian = hessian + damping * torch.diag_embed(
-                hessian.diagonal(dim1=-2, dim2=-1) + 1.0 / INITIAL_VARIANCE
-            )
-        jump = torch.zeros_like(end)
-        here, ahead = self.following()
-        jump[here] = end[here] - estimate.start[ahead]
-        variance = torch.full_like(estimate.noise_std, estimate.defect_std**2)
-        first = estimate.start[self.windows.chain[:, 0]]
-        return eliminate(
-            self.windows,
-            hessian,
-            local[..., dim:-1],
-            local[..., -1],
-            linear.end,
-            jump,
-            variance,
-            -first,
-            INITIAL_VARIANCE,
-        )
+def _known(problem: Problem, linear: Linearization, estimate: Estimate, precision: Tensor) -> bool:
+    """Whether digits are left of the precision, a difference of terms with and without states."""
+    prior = problem.field.prior_precision()
+    whole = linear.shared.diagonal(dim1=1, dim2=2)[:, :-1]
+    whole = torch.einsum("c,ci->i", estimate.precision, whole) + prior
+    least = LOST * torch.finfo(whole.dtype).eps * whole
+    stddev = prior.rsqrt()
+    _, failed = torch.linalg.cholesky_ex(precision * stddev[:, None] * stddev)
+    return bool((precision.diagonal() > least).all()) and not bool(failed)
 
-    def normal_equations(
-        self, linear: Linearization, estimate: Estimate, chain: Chain
-    ) -> tuple[Tensor, Tensor]:
-        """Precision (P, P) of theta and gradient (P,) of the objective, states eliminated."""
-        shared = torch.einsum("c,cij->ij", estimate.precision, linear.shared)
-        prior = self.field.prior_precision()
-        precision = shared[:-1, :-1] + chain.shared + torch.diag(prior)
-        gradient = shared[:-1, -1] + chain.gradient + prior * estimate.theta
-        return precision, gradient
+
+def _lost(problem: Problem, linear: Linearization) -> FloatingPointError:
+    """Says where paths depend too strongly on what is to be learned."""
+    size = linear.local.abs().nan_to_num(torch.inf).amax((0, 2, 3))
+    window = int(size.argmax())
+    trajectory = int((problem.windows.chain == window).any(1).long().argmax())
+    time = float(problem.nodes.times[problem.windows.start[window]])
+    growth = float(size[window]) ** 0.5
+    return FloatingPointError(
+        f"the path of trajectory {trajectory} from scaled time {time:.4g} on changes by up to "
+        f"{growth:.1e} times what its start and the parameters change by, too much for the "
+        "precision of the parameters to be computed; the model may lack what moves the system "
+        "(inputs, dissipation, the turns of an angle: see inputs=, dissipation=, periodic=), the "
+        "solver step may be too long, GaussNewton(step=...), or the data may have gross outliers, "
+        "see StudentTNoise()"
+    )
 
 
 def solve_damped(precision: Tensor, gradient: Tensor, prior: Tensor, damping: float) -> Tensor:
@@ -168,48 +126,6 @@ def solve_damped(precision: Tensor, gradient: Tensor, prior: Tensor, damping: fl
     white = white + damping * torch.diag(white.diagonal())
     factor = torch.linalg.cholesky(white)
     return -stddev * torch.cholesky_solve((stddev * gradient).unsqueeze(-1), factor).squeeze(-1)
-
-
-def squares_after(
-    linear: Linearization,
-    step: Float[Tensor, " params"],
-    moved: Float[Tensor, "windows dim"],
-) -> Float[Tensor, " dim"]:
-    """Residual sum of squares of each channel after a step of the linearised model."""
-    dim = moved.shape[-1]
-    full = torch.cat([step, step.new_ones(1)])
-    shared = torch.einsum("i,cij,j->c", full, linear.shared, full)
-    side = linear.local[..., dim:] @ full
-    block = (linear.local[..., :dim] @ moved.unsqueeze(-1)).squeeze(-1)
-    return (shared + ((2.0 * side + block) * moved).sum((1, 2))).clamp(min=0.0)
-
-
-def noise_update(
-    problem: Problem,
-    linear: Linearization,
-    estimate: Estimate,
-    chain: Chain,
-    precision: Tensor,
-    squares: Float[Tensor, " dim"],
-) -> tuple[Float[Tensor, " dim"], Float[Tensor, " dim"]]:
-    """``sigma_c^2 = (RSS_c + 2 b) / (n_c - gamma_c + 2 a + 2)`` by group of channels, and gamma.
-
-    ``gamma_c = tr(precision^-1 J_c' J_c) / sigma_c^2`` over all unknowns, states included.
-    """
-    dim = squares.shape[0]
-    _, slope, cov = chain.smooth(problem.windows)
-    inverse = torch.linalg.inv(precision)
-    pulled = slope @ inverse
-    degrees = []
-    for channel in range(dim):
-        local = linear.local[channel]
-        block, side = local[..., :dim], local[..., dim:-1]
-        cross = side + 0.5 * (block @ slope)
-        total = (inverse * linear.shared[channel, :-1, :-1]).sum() + 2.0 * (pulled * cross).sum()
-        degrees.append(total + (cov * block).sum())
-    gamma = torch.stack(degrees) * estimate.precision
-    spare = (problem.nodes.counts - gamma).clamp(min=0.0)
-    return problem.noise.update(squares, spare), gamma
 
 
 def levenberg_marquardt(
@@ -229,17 +145,14 @@ def levenberg_marquardt(
     before, totals = None, []
     path, end, value = problem.evaluate(estimate)
     _check_finite(problem, path, value)
+    point = Point.at(problem, estimate, path, end)
     while True:
-        problem = problem.reweighted(estimate, path)
-        linear = linearize(
-            problem.field, estimate.theta, path, problem.nodes, problem.windows, problem.step
-        )
-        chain = problem.eliminate(linear, estimate, end)
-        precision, gradient = problem.normal_equations(linear, estimate, chain)
+        problem, linear, chain = point.problem, point.linear, point.chain
+        precision = point.precision
         squares = linear.shared[:, -1, -1]
         noise, degrees = noise_update(problem, linear, estimate, chain, precision, squares)
         change = (noise / estimate.noise_std).log()
-        settled = bool((change.abs() < _fine_enough(problem, degrees)).all())
+        settled = bool((change.abs() < fine_enough(problem, degrees)).all())
         if before is not None:
             # Pooled again, since channels that share a level would be extrapolated differently.
             noise = problem.noise.start(estimate.noise_std * accelerated(change, before).exp())
@@ -253,9 +166,7 @@ def levenberg_marquardt(
             break
         accepted = None
         while accepted is None and damping < 1e8:
-            accepted = _try_step(problem, linear, estimate, end, damping)
-            if accepted is not None and not float(accepted[3]) <= float(value):
-                accepted = None
+            accepted = _try_step(point, estimate, end, damping, value)
             damping = damping * 10.0 if accepted is None else max(damping / 10.0, 1e-9)
         if accepted is None:
             converged = True
@@ -263,9 +174,10 @@ def levenberg_marquardt(
                 break
             damping = 1e-4
             iterations += 1
+            point = Point.at(problem, estimate, path, end)
             continue
         fall = float(value - accepted[3])
-        estimate, path, end, value = accepted
+        estimate, path, end, value, point = accepted
         iterations += 1
         converged = fall < tolerance * max(1.0, 0.01 * float(degrees.sum()))
         if on_step is not None:
@@ -284,12 +196,6 @@ def levenberg_marquardt(
     )
 
 
-def _fine_enough(problem: Problem, degrees: Tensor) -> Tensor:
-    """Largest change of the logarithm of the noise that does not matter, per channel."""
-    spare = (problem.nodes.counts - degrees).clamp(min=1.0)
-    return (0.05 / (2.0 * spare).sqrt()).clamp(max=0.01)
-
-
 def _stagnates(totals: list[float], tolerance: float) -> bool:
     """Whether the joint objective of unknowns and noise fell by little in the last steps.
 
@@ -298,19 +204,6 @@ def _stagnates(totals: list[float], tolerance: float) -> bool:
     if len(totals) <= STAGNATION:
         return False
     return min(totals[:-STAGNATION]) - min(totals[-STAGNATION:]) < STAGNATION * tolerance
-
-
-def accelerated(change: Float[Tensor, " dim"], before: Float[Tensor, " dim"]) -> Tensor:
-    """Change of the noise's logarithm with the rest of its geometric series, at most fivefold.
-
-    Successive changes of the fixed point shrink by a nearly constant ratio; where they do, the
-    sum of all to come is known (Aitken's extrapolation). Changes that swing to and fro are halved,
-    large and growing ones are left alone.
-    """
-    ratio = (change / before).nan_to_num(0.0)
-    steady = (ratio > 0.0) & (ratio < 1.0) & (change.abs() < 0.1)
-    onward = torch.where(steady, change / (1.0 - ratio).clamp(min=0.2), change)
-    return torch.where(ratio < 0.0, 0.5 * change, onward)
 
 
 def _check_finite(problem: Problem, path: Tensor, value: Tensor) -> None:
@@ -334,9 +227,10 @@ def _check_finite(problem: Problem, path: Tensor, value: Tensor) -> None:
 
 
 def _try_step(
-    problem: Problem, linear: Linearization, estimate: Estimate, end: Tensor, damping: float
-) -> tuple[Estimate, Tensor, Tensor, Tensor] | None:
-    """One damped step and where it leads; None when the numbers fail there."""
+    point: Point, estimate: Estimate, end: Tensor, damping: float, most: Tensor
+) -> tuple[Estimate, Tensor, Tensor, Tensor, Point] | None:
+    """One damped step and where it leads; None when the numbers fail there or it is no descent."""
+    problem, linear = point.problem, point.linear
     try:
         chain = problem.eliminate(linear, estimate, end, damping)
         precision, gradient = problem.normal_equations(linear, estimate, chain)
@@ -345,6 +239,22 @@ def _try_step(
         return None
     mean, slope, _ = chain.smooth(problem.windows)
     moved = mean + (slope @ step)
-    new = replace(estimate, theta=estimate.theta + step, start=estimate.start + moved)
-    path, end, value = problem.evaluate(new)
-    return (new, path, end, value) if bool(torch.isfinite(value)) else None
+    found = replace(estimate, theta=estimate.theta + step, start=estimate.start + moved)
+    reached = (found, *problem.evaluate(found))
+    rest = problem.beyond(linear, step, moved, end, reached[2])
+    price = 0.5 * ((rest / estimate.defect_std) ** 2).sum() if bool(rest.any()) else rest.sum()
+    if price.isfinite() and not price <= DEAR * (most - reached[3]):
+        found = replace(found, start=found.start + problem.closing(linear, estimate, rest, damping))
+        reached = min(reached, (found, *problem.evaluate(found)), key=_height)
+    if not reached[3] <= most:
+        return None
+    try:
+        return *reached, Point.at(problem, *reached[:3])
+    except FloatingPointError:  # a fall of the objective where nothing can be linearised
+        return None
+
+
+def _height(reached: tuple[Estimate, Tensor, Tensor, Tensor]) -> float:
+    """The objective; infinite where it is not a number."""
+    value = float(reached[3])
+    return math.inf if math.isnan(value) else value
