@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     )
     from sympgp.energies import (
         FourierEnergy,
+        FromCovariates,
         KnownKinetic,
         PhysicsEnergy,
+        Pooled,
         QuadraticKinetic,
         SeparableEnergy,
         SumEnergy,
@@ -84,6 +86,8 @@ _MODULES = {
     "Rayleigh": "dissipation",
     "GradientField": "dissipation",
     "PhysicsEnergy": "energies",
+    "Pooled": "energies",
+    "FromCovariates": "energies",
     "SumEnergy": "energies",
     "SeparableEnergy": "energies",
     "KnownKinetic": "energies",
@@ -132,6 +136,8 @@ __all__ = [
     "Rayleigh",
     "GradientField",
     "PhysicsEnergy",
+    "Pooled",
+    "FromCovariates",
     "SumEnergy",
     "SeparableEnergy",
     "KnownKinetic",

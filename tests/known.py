@@ -17,7 +17,7 @@ UNITS = {"angle": "rad", "momentum": "kg m²/s", "time": "s"}
 class KnownPendulum:
     """Stands in for a posterior: n uncoupled pendulums, less certain away from the data."""
 
-    def __init__(self, num_dof=1, names=None, units=None, missing=(), seed=0):
+    def __init__(self, num_dof=1, names=None, units=None, missing=(), seed=0, angles=None):
         generator = torch.Generator().manual_seed(seed)
         x0 = torch.rand(3, 2 * num_dof, generator=generator, dtype=torch.float64) + 0.5
         times = torch.linspace(0, 5, 21, dtype=torch.float64)
@@ -26,6 +26,7 @@ class KnownPendulum:
             states[..., d] = math.nan
         self.data = Trajectories(times, states, names=names, units=units)
         self.names, self.units = self.data.names, self.data.units
+        self.angles = angles or {}
         self.asked: list[Tensor] = []
 
     def field(self, x: Tensor) -> Tensor:

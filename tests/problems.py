@@ -1,8 +1,11 @@
 """Small problems that several test files share: fields, ragged data, shooting problems."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+import jaxtyping
+import pytest
 import torch
 from torch import Tensor
 
@@ -12,11 +15,19 @@ from sympgp.fields import HamiltonianField
 from sympgp.noise import ScaledNoise
 from sympgp.phase_space import CanonicalScaling
 from sympgp.shooting.layout import Nodes, Windows
-from sympgp.shooting.levenberg_marquardt import Estimate, Problem
+from sympgp.shooting.problem import Estimate, Problem
 from sympgp.shooting.sensitivities import INITIAL_VARIANCE
 from sympgp.trajectories import Trajectories
 
 NAN = math.nan
+
+
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Whole fits without checks of shapes at run time, which would double their time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+        yield
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from problems import NAN, randn, tensor
 from torch import Tensor
 
-from sympgp import SSGP, Friction, fit
+from sympgp import SSGP, Friction, GaussNewton, Rollouts, fit, load
 from sympgp.systems import Pendulum
 from sympgp.trajectories import Trajectories, unwrapped, wrapped
 
@@ -294,3 +294,38 @@ def test_a_whirling_pendulum_with_nothing_known():
         error = posterior.forecast(times[ahead], i, 50).mean[0] - truth[i, ahead]
         error[:, 0] = wrapped(error[:, 0])
         assert float(error.square().sum(-1).mean()) < 0.02
+
+
+@pytest.fixture(scope="module")
+def posterior():
+    """Of a pendulum that turns over, recorded within one turn, from one Gaussian."""
+    system = Pendulum()
+    times = torch.arange(0.0, 6.01, 0.2, dtype=torch.float64)
+    paths = system.exact(tensor([[0.0, 2.9], [0.5, 0.0]]), times)
+    noisy = paths + 0.02 * randn(*paths.shape)
+    noisy[..., 0] = wrapped(noisy[..., 0])
+    data = Trajectories(times, noisy, names=("angle", "momentum"))
+    model = SSGP(num_features=12, periodic=(0,))
+    return fit(model, data, inference=GaussNewton(num_components=1), progress=False)
+
+
+def test_a_posterior_knows_its_angles_and_so_do_its_files(posterior, tmp_path):
+    assert posterior.angles == {"angle": TURN}
+    posterior.save(tmp_path / "fit.pt")
+    assert load(tmp_path / "fit.pt").angles == {"angle": TURN}
+    rollouts = posterior.rollout([0.0, 2.9], [0.0, 1.0], num_samples=3)
+    assert rollouts.angles == {"angle": TURN}
+    rollouts.to_netcdf(tmp_path / "new.nc")
+    assert Rollouts.from_netcdf(tmp_path / "new.nc").angles == {"angle": TURN}
+    assert posterior.fitted(num_samples=2)[0].angles == {"angle": TURN}
+
+
+def test_new_data_within_one_turn_are_followed_across_the_seam(posterior):
+    whole = posterior.data[0]
+    within = torch.cat([wrapped(whole.states[0][:, :1]), whole.states[0][:, 1:]], 1)
+    found = [
+        posterior.condition(data).initial_states.mean
+        for data in (whole, whole.with_states([within]))
+    ]
+    off = (found[1] - found[0])[0] / tensor([TURN, 1.0])
+    assert abs(float(off[0]) - round(float(off[0]))) < 1e-6 and abs(float(off[1])) < 1e-6

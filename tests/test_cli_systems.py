@@ -94,7 +94,7 @@ def test_a_rollout_is_driven_by_the_file(here: Path):
 )
 def test_forecasts_are_driven_too(here: Path, data: tuple[str, ...], last: float):
     driver = ("--inputs", "torque.csv", "--inputs-time", "t", "--until", 8, "--step", 0.5)
-    draws = ("--samples", 8, "-o", "ahead.nc", "--plot", "ahead.png", "--angle", "angle")
+    draws = ("--samples", 8, "-o", "ahead.nc", "--plot", "ahead.png")
     done = in_process("forecast", "arm.pt", *data, *driver, *draws)
     assert done.exit_code == 0, done.output
     assert float(sg.Rollouts.from_netcdf("ahead.nc").times[0]) == last
@@ -102,7 +102,7 @@ def test_forecasts_are_driven_too(here: Path, data: tuple[str, ...], last: float
 
 
 def test_pictures_show_angles_within_one_turn(here: Path):
-    done = in_process("plot", "arm.pt", "--kind", "phase", "--angle", "angle", "-o", "phase.png")
+    done = in_process("plot", "arm.pt", "--kind", "phase", "-o", "phase.png")
     assert done.exit_code == 0, done.output
     assert plt.imread("phase.png")[..., :3].std() > 0.01
 

@@ -166,6 +166,15 @@ def test_draws_of_parameters_follow_the_noise(factor):
     torch.testing.assert_close(log_q[:5], exact - tail)
 
 
+def test_the_noise_of_what_is_never_observed_does_not_move_the_parameters():
+    component = linear_posterior().components[0]
+    noise = component.noise_std.expand(4, -1)
+    seen, loud = torch.tensor([True, False]), noise * tensor([1.0, 30.0])
+    expected = given_noise(component, noise, torch.Generator().manual_seed(0))
+    found = given_noise(component, loud, torch.Generator().manual_seed(0), seen)
+    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+
+
 def test_the_noise_has_its_inverse_gamma_density():
     component = linear_posterior().components[0]
     std = component.noise_std * tensor([[0.8], [1.0], [1.3]])

@@ -7,8 +7,8 @@ from problems import randn, random_field, tensor
 from scipy import stats
 
 from sympgp.posterior import GaussianComponent, WindowStates
-from sympgp.posterior.component import truncated_moments, truncated_quantile
 from sympgp.posterior.inverse_gamma import inverse_gamma_draws
+from sympgp.posterior.truncated import truncated_moments, truncated_quantile
 
 LEVELS = tensor([0.01, 0.3, 0.5, 0.9, 0.999])
 

@@ -31,7 +31,7 @@ from sympgp.integrators import RK4
 from sympgp.phase_space import symplectic_matrix
 from sympgp.shooting.adjoint import recorded_paths, solve_paths
 from sympgp.shooting.layout import Nodes, Windows
-from sympgp.shooting.levenberg_marquardt import Problem
+from sympgp.shooting.problem import Problem
 from sympgp.shooting.sensitivities import (
     Drive,
     chain_sensitivities,

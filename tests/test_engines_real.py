@@ -19,7 +19,8 @@ from sympgp.inference.warm_start import same_data
 from sympgp.inference.whitening import Whitening
 from sympgp.inputs import KnownInputs, LearnedInputs
 from sympgp.shooting.layout import Nodes, Windows
-from sympgp.shooting.levenberg_marquardt import Estimate, Problem, levenberg_marquardt
+from sympgp.shooting.levenberg_marquardt import levenberg_marquardt
+from sympgp.shooting.problem import Estimate, Problem
 from sympgp.shooting.sensitivities import nominal_path
 from sympgp.systems import Pendulum
 from sympgp.trajectories import Trajectories

@@ -14,8 +14,9 @@ from sympgp.inference.pairs import Pairs
 from sympgp.inference.regression import NoiseFit
 from sympgp.kernels import fourier_limit
 from sympgp.phase_space import symplectic_matrix
-from sympgp.posterior.component import Component, GaussianComponent, truncated_moments
+from sympgp.posterior.component import Component, GaussianComponent
 from sympgp.posterior.exact_component import ExactComponent, exact_component
+from sympgp.posterior.truncated import truncated_moments
 
 NOISE = tensor([0.1, 0.2])
 

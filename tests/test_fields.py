@@ -4,12 +4,14 @@ import math
 
 import pytest
 import torch
-from problems import identity_scaling, plain_field, randn, random_field, tensor
+from problems import canonical, identity_scaling, plain_field, randn, random_field, tensor
+from torch.distributions import LogNormal
 
 from sympgp.dissipation import Friction
 from sympgp.energies import (
     Basis,
     FourierEnergy,
+    PhysicsEnergy,
     independent_frequencies,
     quasi_random_frequencies,
 )
@@ -48,6 +50,15 @@ def test_parameter_jacobians_take_any_batch():
     z = randn(3, 4, 4)
     whole = field.parameter_jacobian(z, theta)
     assert whole.shape == (3, 4, 4, field.num_parameters)
+    torch.testing.assert_close(whole[1], field.parameter_jacobian(z[1], theta))
+
+
+def test_parameter_jacobians_of_damped_formulas_take_any_batch():
+    scaling = canonical(1)
+    energy = PhysicsEnergy("p**2/2 - k*cos(q)", {"k": LogNormal(0.0, 0.5)}).in_units(scaling)
+    field = HamiltonianField(energy.basis({}), Friction().scaled(scaling))
+    z, theta = randn(3, 4, 2), randn(field.num_parameters, seed=1)
+    whole = field.parameter_jacobian(z, theta)
     torch.testing.assert_close(whole[1], field.parameter_jacobian(z[1], theta))
 
 

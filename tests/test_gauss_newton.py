@@ -25,14 +25,9 @@ from sympgp.fields import HamiltonianField
 from sympgp.noise import RATE, SHAPE
 from sympgp.phase_space import symplectic_matrix
 from sympgp.shooting.layout import Nodes, Windows
-from sympgp.shooting.levenberg_marquardt import (
-    Estimate,
-    Problem,
-    levenberg_marquardt,
-    noise_update,
-    solve_damped,
-    squares_after,
-)
+from sympgp.shooting.levenberg_marquardt import levenberg_marquardt, solve_damped
+from sympgp.shooting.noise_levels import noise_update, squares_after
+from sympgp.shooting.problem import Estimate, Problem
 from sympgp.shooting.sensitivities import INITIAL_VARIANCE, linearize
 from sympgp.trajectories import Trajectories
 

@@ -31,7 +31,8 @@ from sympgp.inference.whitening import Whitening
 from sympgp.models import HamiltonianModel
 from sympgp.shooting.density import JointDensity
 from sympgp.shooting.layout import Windows
-from sympgp.shooting.levenberg_marquardt import Estimate, Problem, Solution, levenberg_marquardt
+from sympgp.shooting.levenberg_marquardt import Solution, levenberg_marquardt
+from sympgp.shooting.problem import Estimate, Problem
 from sympgp.shooting.sensitivities import INITIAL_VARIANCE
 
 # Problems

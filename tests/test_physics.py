@@ -8,6 +8,7 @@ from problems import canonical, randn, tensor
 from torch import distributions as dist
 
 from sympgp.energies import CallableBasis, ExpressionBasis, NonlinearBasis, PhysicsEnergy
+from sympgp.energies.base import LogNormal
 from sympgp.energies.priors import prior_of
 from sympgp.phase_space import symplectic_matrix
 
@@ -440,3 +441,17 @@ def test_formulas_are_tried_on_the_data(formula):
 def test_weights_are_needed():
     with pytest.raises(ValueError, match="w: expected weights"):
         bases()["string"].features(randn(3, 2))
+
+
+def test_hyperpriors_of_the_package_are_priors_of_parameters():
+    median = LogNormal(tensor(2.0), 0.5)
+    energy = PhysicsEnergy("p**2/2 - k*cos(q)", {"k": median})
+    again = PhysicsEnergy(
+        "p**2/2 - k*cos(q)", {"k": dist.LogNormal(tensor(math.log(2.0)), tensor(0.5))}
+    )
+    assert energy.priors == again.priors
+    object.__setattr__(median, "median", 2.0)  # a number, which has no type to be checked by
+    assert PhysicsEnergy("p**2/2 - k*cos(q)", {"k": median}).priors == again.priors
+    for wrong in (tensor([1.0, 1.0]), tensor(-1.0)):
+        with pytest.raises(ValueError, match="parameters: expected one positive median of 'k'"):
+            PhysicsEnergy("p**2/2 - k*cos(q)", {"k": LogNormal(wrong, 0.5)})

@@ -10,7 +10,8 @@ from problems import NAN, randn, tensor
 from scipy import stats
 
 from sympgp import RK4, SSGP, Dopri5, Friction, GaussLegendre4, GaussNewton, ImplicitMidpoint, fit
-from sympgp.posterior.prediction import LONG_HORIZON, SolverErrorWarning, _Solver
+from sympgp.posterior.prediction import SolverErrorWarning
+from sympgp.posterior.solver import LONG_HORIZON, Solver
 from sympgp.systems import HarmonicOscillator, Pendulum
 from sympgp.trajectories import Trajectories
 
@@ -250,13 +251,13 @@ def test_integrators_take_steps_in_user_time(damped):
     assert errors[RK4(0.1)] / errors[RK4(0.05)] == pytest.approx(16.0, rel=0.4)
     assert errors[ImplicitMidpoint(0.02)] < 1e-2
     assert errors[RK4()] == errors[None] < 1e-3
-    scaled = _Solver(damped, RK4(0.1), 1.0).integrator.step
+    scaled = Solver(damped, RK4(0.1), 1.0).integrator.step
     assert scaled * float(damped.scaling.time_scale) == pytest.approx(0.1)
 
 
 def test_long_horizons_take_a_symplectic_method(damped):
-    assert isinstance(_Solver(damped, None, 0.9 * LONG_HORIZON).integrator, RK4)
-    assert isinstance(_Solver(damped, None, 1.1 * LONG_HORIZON).integrator, GaussLegendre4)
+    assert isinstance(Solver(damped, None, 0.9 * LONG_HORIZON).integrator, RK4)
+    assert isinstance(Solver(damped, None, 1.1 * LONG_HORIZON).integrator, GaussLegendre4)
 
 
 def test_coarse_steps_are_warned_about(damped):

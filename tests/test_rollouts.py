@@ -583,6 +583,8 @@ def test_another_file_is_refused(tmp_path):
         ({"energies": torch.zeros(2, 1, 2)}, r"energies: expected shape \(2, 1, 3\)"),
         ({"noise_std": torch.zeros(1, 2)}, r"noise_std: expected shape \(2, 2\)"),
         ({"noise_std": -torch.ones(2, 2)}, "noise_std: expected standard deviations"),
+        ({"angles": {"p": 1.0}}, "angles: expected some of q, got 'p'"),
+        ({"angles": {"q": 0.0}}, "angles: expected a positive period of q, got 0.0"),
         ({"noise_dof": 0}, "noise_dof: expected a positive number or None, got 0"),
         ({"noise_dof": math.nan}, "noise_dof: expected a positive number or None, got nan"),
         ({"noise_dof": math.inf}, "noise_dof: expected a positive number or None, got inf"),

@@ -22,10 +22,12 @@ from sympgp.inference.truncated import truncated_draws
 from sympgp.integrators import RK4, Dopri5, ImplicitMidpoint
 from sympgp.metrics import trajectory_mse
 from sympgp.posterior import GaussianComponent, WindowStates
-from sympgp.posterior.component import truncated_quantile
+from sympgp.posterior.inverse_gamma import inverse_gamma_log_density
+from sympgp.posterior.truncated import truncated_quantile
 from sympgp.shooting.density import JointDensity
 from sympgp.shooting.layout import Nodes, Windows
-from sympgp.shooting.levenberg_marquardt import Estimate, Problem, levenberg_marquardt
+from sympgp.shooting.levenberg_marquardt import levenberg_marquardt
+from sympgp.shooting.problem import Estimate, Problem
 from sympgp.shooting.sensitivities import INITIAL_VARIANCE
 from sympgp.systems import Pendulum
 
@@ -297,7 +299,7 @@ def test_the_density_is_that_of_dense_gaussians():
         affine(torch.zeros(size).double()), root @ root.mT + 1e-13 * torch.eye(size).double()
     )
     draws = moved.sample(4, generator())
-    noise = moved._noise_log_prob(draws.noise_std)
+    noise = inverse_gamma_log_density(draws.noise_std, *moved.noise)
     values = torch.cat([draws.theta, draws.start.flatten(1)], 1)
     torch.testing.assert_close(
         moved.log_prob(draws) - noise, law.log_prob(values), atol=1e-5, rtol=0

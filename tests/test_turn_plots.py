@@ -24,14 +24,14 @@ def close_figures():
     plt.close("all")
 
 
-def whirling(width: float = 0.3) -> Rollouts:
+def whirling(width: float = 0.3, **settings) -> Rollouts:
     """Draws of an angle that turns over, first forwards and then backwards."""
     times = torch.linspace(0.0, 10.0, 201, dtype=torch.float64)
     angle = 9.0 * (times * math.pi / 10.0).sin()
     offset = torch.linspace(-width, width, 21, dtype=torch.float64)
     samples = torch.stack([angle + offset[:, None], times.expand(21, -1)], -1).unsqueeze(1)
     diverged = torch.zeros(21, 1, dtype=torch.bool)
-    return Rollouts(samples, times, diverged, names=("angle", "momentum"))
+    return Rollouts(samples, times, diverged, names=("angle", "momentum"), **settings)
 
 
 def test_pieces_of_a_curve_are_the_curve_turn_by_turn():
@@ -88,6 +88,18 @@ def test_small_multiples_and_pairs_wrap_too():
     (panel,) = plots.pairs(rollouts, wrap=["angle"])
     assert panel.get_xlim() == pytest.approx((-math.pi, math.pi))
     assert all(np.abs(np.diff(line.get_xdata())).max() < 0.2 for line in panel.get_lines())
+
+
+def test_what_is_known_as_an_angle_is_drawn_within_one_turn():
+    known, plain = whirling(angles={"angle": 4.0}), whirling()
+    assert plots.bands(known)[0].get_ylim() == pytest.approx((-2.0, 2.0))
+    assert plots.small_multiples(known)[0, 0].get_ylim() == pytest.approx((-2.0, 2.0))
+    assert plots.pairs(known)[0].get_xlim() == pytest.approx((-2.0, 2.0))
+    ax = plots.phase_portrait(pendulum(angles={"angle": TURN}), size=11)
+    assert ax.get_xlim() == pytest.approx((-math.pi, math.pi))
+    # what is said goes first, () says none
+    assert plots.bands(known, wrap="angle")[0].get_ylim() == pytest.approx((-math.pi, math.pi))
+    assert plots.bands(known, wrap=())[0].get_ylim() == plots.bands(plain)[0].get_ylim()
 
 
 def test_the_plane_of_an_angle_is_one_turn_and_does_not_know_which():

@@ -252,7 +252,7 @@ print(f"energy at 0, 2 and 5 s: {energy[0]:.2f}, {energy[last - 1]:.2f}, {energy
 # - Did the inputs of the recordings shake the system hard enough? Where nothing was pushed, $G$ stays what was assumed of it.
 # - Is the new input of a size and pace that the data had, and does it keep the system where data were? Bands say so: look at them.
 #
-# On the command line: `sympgp fit log.csv --q angle --p velocity --trajectory run --angle angle --input torque --held --friction -o fit.pt`, then `sympgp rollout fit.pt --x0 0,0 --until 5 --inputs torque.csv --angle angle -o new.nc --plot new.png`.
+# On the command line: `sympgp fit log.csv --q angle --p velocity --trajectory run --angle angle --input torque --held --friction -o fit.pt`, then `sympgp rollout fit.pt --x0 0,0 --until 5 --inputs torque.csv -o new.nc --plot new.png`.
 
 # %%
 posterior.save(folder / "fit.pt")

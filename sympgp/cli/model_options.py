@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sympgp.cli.model_parameters import Angle, Masses, ParameterPrior
-from sympgp.cli.parameters import as_option
+from sympgp.cli.model_parameters import Angle, ParameterPrior
+from sympgp.cli.parameters import Vector, as_option
 
 if TYPE_CHECKING:
     from sympgp.dissipation import Dissipation
@@ -65,7 +65,7 @@ _MODEL_OPTIONS = (
     ),
     click.option(
         "--mass",
-        type=Masses(),
+        type=Vector("positive numbers such as 0.5 or 1,2", positive=True),
         metavar="NUMBERS",
         help="Known mass, or masses of all coordinates separated by commas: H = p'p / (2 mass) + "
         "V(q). Needed where there are positions only.",

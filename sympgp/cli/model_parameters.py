@@ -37,26 +37,6 @@ class Angle(click.ParamType):
         return name.strip(), period
 
 
-class Masses(click.ParamType):
-    """Positive numbers separated by commas: ``0.5``, ``1,1,2``."""
-
-    name = "numbers"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, ...]:
-        """The numbers, in order."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            numbers = tuple(float(part) for part in value.split(","))
-        except ValueError:
-            numbers = (math.nan,)
-        if not all(math.isfinite(number) and number > 0 for number in numbers):
-            self.fail(f"expected positive numbers such as 0.5 or 1,2, got {value!r}", param, ctx)
-        return numbers
-
-
 class ParameterPrior(click.ParamType):
     """A parameter of a formula: ``NAME=NUMBER``, or ``NAME=KIND:NUMBERS`` for a prior."""
 

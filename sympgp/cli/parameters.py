@@ -16,25 +16,32 @@ MAX_TIMES = 1_000_000
 PICTURES = (".png", ".pdf", ".svg")
 
 
-class State(click.ParamType):
-    """A state, written as its numbers separated by commas: ``1.0,0.0``."""
+class Vector(click.ParamType):
+    """The entries of a vector, numbers separated by commas: ``1.0,0.0``.
 
-    name = "state"
+    Args:
+        expected: what they should be, for the error.
+        positive: refuse others.
+    """
+
+    name = "numbers"
+
+    def __init__(self, expected: str, positive: bool = False) -> None:
+        self.expected, self.positive = expected, positive
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[float, ...]:
-        """The numbers, coordinates first."""
+        """The numbers, in order."""
         if isinstance(value, tuple):
             return value
         try:
             numbers = tuple(float(part) for part in value.split(","))
         except ValueError:
             numbers = (math.nan,)
-        if not all(map(math.isfinite, numbers)):
-            self.fail(
-                f"expected numbers separated by commas, such as 1.0,0.0, got {value!r}", param, ctx
-            )
+        least = 0.0 if self.positive else -math.inf
+        if not all(least < number < math.inf for number in numbers):
+            self.fail(f"expected {self.expected}, got {value!r}", param, ctx)
         return numbers
 
 

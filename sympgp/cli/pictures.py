@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,6 @@ def draw(
     trajectory: int = 0,
     dof: int = 0,
     band: str = "latent",
-    angles: Mapping[str, float] | None = None,
 ) -> Any:
     """One picture of a posterior or of rollouts.
 
@@ -86,22 +85,21 @@ def draw(
         trajectory: of pictures over time.
         dof: degree of freedom of pictures in phase space.
         band: "latent" or "predictive", of pictures of states over time.
-        angles: periods by name; angles are drawn within one turn.
 
     Returns:
         Axes, one or an array of them.
     """
     if isinstance(source, Posterior):
-        return _draw_posterior(source, kind, trajectory, dof, band, angles)
+        return _draw_posterior(source, kind, trajectory, dof, band)
     if kind == "energy":
         return plots.energy(source, trajectory=trajectory)
     if kind == "trajectories":
-        return plots.small_multiples(source, kind=band, wrap=angles)
+        return plots.small_multiples(source, kind=band)
     if kind == "section":
         return plots.section(source)
     if kind == "pairs":
-        return plots.pairs(source, wrap=angles)
-    return plots.bands(source, trajectory=trajectory, kind=band, wrap=angles)
+        return plots.pairs(source)
+    return plots.bands(source, trajectory=trajectory, kind=band)
 
 
 def _draw_posterior(
@@ -110,21 +108,20 @@ def _draw_posterior(
     trajectory: int,
     dof: int,
     band: str,
-    angles: Mapping[str, float] | None,
 ) -> Any:
     if kind in PHASE_SPACE:
-        return PHASE_SPACE[kind](source, dof=dof, region=_region(source, dof), wrap=angles)
+        return PHASE_SPACE[kind](source, dof=dof, region=_region(source, dof))
     if kind == "residuals":
         return plots.residuals(source)
     if kind in ("trajectories", "pairs"):
         curves = _curves(source, range(MOST))
         if kind == "pairs":
-            return plots.pairs(curves, source.data, wrap=angles)
-        return plots.small_multiples(curves, source.data, kind=band, wrap=angles)
+            return plots.pairs(curves, source.data)
+        return plots.small_multiples(curves, source.data, kind=band)
     path, data = fitted(source, trajectory), source.data[trajectory]
     if kind == "energy":
         return plots.energy(path)
-    return plots.bands(path, data, kind=band, wrap=angles)
+    return plots.bands(path, data, kind=band)
 
 
 def _region(source: Posterior, dof: int) -> plots.Region | None:
@@ -169,13 +166,11 @@ def _curves(
     return posterior.fitted(times, num_samples, seed)
 
 
-def continued(
-    posterior: Posterior, ahead: Rollouts, trajectory: int, angles: Mapping[str, float]
-) -> Any:
+def continued(posterior: Posterior, ahead: Rollouts, trajectory: int) -> Any:
     """A training trajectory with its data and its forecast, in predictive bands."""
     before = fitted(posterior, trajectory, ahead.num_draws, ahead.seed)
     whole, data = join(before, ahead), posterior.data[trajectory]
-    return plots.bands(whole, data, kind="predictive", wrap=angles)
+    return plots.bands(whole, data, kind="predictive")
 
 
 def join(before: Rollouts, after: Rollouts) -> Rollouts:
@@ -193,4 +188,5 @@ def join(before: Rollouts, after: Rollouts) -> Rollouts:
             units=after.units,
             seed=after.seed,
             noise_dof=after.noise_dof,
+            angles=after.angles,
         )

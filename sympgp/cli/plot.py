@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from sympgp.cli.model_options import angle_option, find_angles
 from sympgp.cli.parameters import PICTURES, InputFile, OutputFile, refuse_same_file, threads_option
 
 HELP = """Draw pictures of FILE: a posterior (.pt) or the draws of a forecast or rollout (.nc).
@@ -28,6 +27,8 @@ Of draws:
   pairs         as above
   section       states at which the first coordinate passes zero upwards
 
+Coordinates that are angles to the fit are drawn within one turn.
+
 Without --kind, all that there are of these are drawn, but no section. One picture goes to the
 output file itself; several go to files beside it that have their kind in their names, such as
 fit-phase.png.
@@ -38,7 +39,7 @@ Examples:
   sympgp plot fit.pt
   sympgp plot fit.pt --kind residuals
   sympgp plot fit.pt --kind phase -o portrait.png
-  sympgp plot ahead.nc --kind bands --band predictive --angle angle -o ahead.pdf
+  sympgp plot ahead.nc --kind bands --band predictive -o ahead.pdf
 """
 
 KINDS = (
@@ -78,7 +79,6 @@ KINDS = (
     show_default=True,
     help="Bands of the state itself, or of what would be measured of it.",
 )
-@angle_option("A coordinate that is an angle: it is drawn within one turn.")
 @threads_option
 @click.option(
     "-o",
@@ -92,7 +92,6 @@ def plot(
     trajectory: str | None,
     dof: int,
     band: str,
-    angles: tuple[tuple[str, float | None], ...],
     output: Path | None,
 ) -> None:
     """Draw pictures."""
@@ -110,13 +109,12 @@ def plot(
     num_dof = len(source.names) // 2
     if dof >= num_dof:
         raise ValueError(f"--dof: expected a number from 0 to {num_dof - 1}, got {dof}")
-    periods = find_angles(angles, source.names[:num_dof], source.units)
     paths = _paths(output or file.with_suffix(".png"), kinds)
     for path in paths:
         refuse_same_file(file, path)
         check_writable(path)
     for kind, path in zip(kinds, paths, strict=True):
-        pictures.save(pictures.draw(source, kind, index, dof, band, periods), path)
+        pictures.save(pictures.draw(source, kind, index, dof, band), path)
         click.echo(f"Wrote {path}")
 
 

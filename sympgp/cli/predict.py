@@ -7,13 +7,12 @@ from typing import Any
 
 import click
 
-from sympgp.cli.model_options import angle_option, find_angles
 from sympgp.cli.parameters import (
     PICTURES,
     InputFile,
     Number,
     OutputFile,
-    State,
+    Vector,
     as_option,
     find_trajectory,
     refuse_same_file,
@@ -85,7 +84,6 @@ inputs_time_option = click.option(
     show_default=True,
     help="Column of the times in that file.",
 )
-wrap_option = angle_option("A coordinate that is an angle: the picture shows it within one turn.")
 output_option = click.option(
     "-o", "--output", type=OutputFile(), required=True, help="Draws to write, such as out.nc."
 )
@@ -125,7 +123,6 @@ plot_option = click.option(
 @threads_option
 @output_option
 @plot_option
-@wrap_option
 def forecast(
     file: Path,
     until: float,
@@ -140,7 +137,6 @@ def forecast(
     seed: int,
     output: Path,
     plot: Path | None,
-    angles: tuple[tuple[str, float | None], ...],
     **text: Any,
 ) -> None:
     """Continue a training trajectory, or a new one."""
@@ -153,7 +149,6 @@ def forecast(
     if data is not None:
         shown = read_alike(posterior, data, time, trajectory_column, text)
     signal = read_inputs(posterior, inputs, inputs_time)
-    periods = find_angles(angles, posterior.names[: posterior.num_dof], posterior.units)
     index = find_trajectory(trajectory, shown.labels)
     times = time_grid(float(shown.times[index][-1]), until, step)
     if data is not None:
@@ -169,7 +164,7 @@ def forecast(
     if plot is not None:
         from sympgp.cli import pictures
 
-        pictures.save(pictures.continued(posterior, ahead, index, periods), plot)
+        pictures.save(pictures.continued(posterior, ahead, index), plot)
         click.echo(f"Wrote {plot}")
 
 
@@ -177,7 +172,7 @@ def forecast(
 @click.argument("file", type=InputFile)
 @click.option(
     "--x0",
-    type=State(),
+    type=Vector("numbers separated by commas, such as 1.0,0.0"),
     multiple=True,
     required=True,
     metavar="Q,P",
@@ -200,7 +195,6 @@ def forecast(
 )
 @output_option
 @plot_option
-@wrap_option
 def rollout(
     file: Path,
     x0: tuple[tuple[float, ...], ...],
@@ -214,7 +208,6 @@ def rollout(
     discrepancy: bool,
     output: Path,
     plot: Path | None,
-    angles: tuple[tuple[str, float | None], ...],
 ) -> None:
     """Start new trajectories."""
     import sympgp as sg
@@ -228,7 +221,6 @@ def rollout(
         names = ", ".join(posterior.data.input_names)
         raise ValueError(f"--inputs: expected a file, since the system is driven by {names}")
     signal = read_inputs(posterior, inputs, inputs_time)
-    periods = find_angles(angles, posterior.names[: posterior.num_dof], posterior.units)
     if without_dissipation:
         posterior = posterior.without_dissipation()
     how = {"num_samples": samples, "seed": seed, "discrepancy": discrepancy}
@@ -240,7 +232,7 @@ def rollout(
     if plot is not None:
         from sympgp.cli import pictures
 
-        pictures.save(pictures.draw(new, "bands", angles=periods), plot)
+        pictures.save(pictures.draw(new, "bands"), plot)
         click.echo(f"Wrote {plot}")
 
 

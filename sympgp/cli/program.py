@@ -20,8 +20,9 @@ INTERRUPTED = 130
 
 
 BROKE_DOWN = (
-    "the computation broke down ({}). Readings far outside the noise do that, or a --noise-std in "
-    "another unit than the data: look at the data, or try --noise student-t"
+    "the computation broke down ({}). Readings far outside the noise do that, a --noise-std in "
+    "another unit than the data, or a model without what moves the system: look at the data, and "
+    "see --noise student-t, --input, --dissipation and --angle"
 )
 
 

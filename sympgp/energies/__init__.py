@@ -1,6 +1,9 @@
 """Energies: priors over Hamiltonians."""
 
 from sympgp.energies.base import Basis, Energy, GradientMap, Hyperparameters, LogNormal
+from sympgp.energies.contextual import ByTrajectory, Context, FromCovariates, Pooled
+from sympgp.energies.contextual_basis import ContextualBasis
+from sympgp.energies.contextual_effects import CovariateNetwork, ParameterEffect
 from sympgp.energies.explained import correlations, nearest_weights, shares
 from sympgp.energies.fourier import FourierEnergy
 from sympgp.energies.fourier_basis import FourierBasis
@@ -17,11 +20,16 @@ from sympgp.energies.sums import SumEnergy
 
 __all__ = [
     "Basis",
+    "ByTrajectory",
     "CallableBasis",
+    "Context",
+    "ContextualBasis",
+    "CovariateNetwork",
     "Energy",
     "ExpressionBasis",
     "FourierBasis",
     "FourierEnergy",
+    "FromCovariates",
     "GradientMap",
     "Hyperparameters",
     "Kinetic",
@@ -30,8 +38,10 @@ __all__ = [
     "LogNormal",
     "NonlinearBasis",
     "OrthogonalBasis",
+    "ParameterEffect",
     "PhysicsBasis",
     "PhysicsEnergy",
+    "Pooled",
     "QuadraticKinetic",
     "QuadraticKineticBasis",
     "SeparableBasis",

@@ -5,13 +5,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from sympgp.phase_space import CanonicalScaling
+
+if TYPE_CHECKING:
+    from sympgp.energies.contextual import Context
+else:
+    Context = Any
 
 Hyperparameters = dict[str, Tensor]
 
@@ -36,12 +41,32 @@ class Basis(ABC):
         prior_variance: (P,).
         linear: whether H is linear in w; features do then without ``w``.
         separable: whether ``H = T(p) + V(q)`` whatever the weights.
+        context: of energies that differ by trajectory, the columns that may stand behind the
+            states wherever these are asked for; derivatives are by the states alone. None else.
     """
 
     num_weights: int
     prior_variance: Float[Tensor, " weights"]
     linear: bool = True
     separable: bool = False
+    context: Context | None = None
+
+    def about(self, w: Float[Tensor, " weights"]) -> Basis:
+        """What a Gaussian over the weights about ``w`` is a posterior of: these functions.
+
+        Or their tangents, where far draws of a Gaussian would be functions of another kind.
+        """
+        return self
+
+    @property
+    def num_context(self) -> int:
+        """Number of columns behind the states."""
+        return 0 if self.context is None else self.context.width
+
+    @property
+    def angles(self) -> dict[int, float]:
+        """Coordinates that H is exactly periodic in, and their periods in user units."""
+        return {}
 
     @abstractmethod
     def features(
@@ -148,9 +173,22 @@ class Energy(ABC):
     """A family of Hamiltonians with a prior over weights and hyperparameters.
 
     All quantities are in scaled units. ``hyperparameters`` are positive tensors by name.
+
+    Attributes:
+        pooled: whether trajectories deviate from one another for no known reason.
+        by_covariates: whether they differ by their covariates.
     """
 
     num_dof: int
+    pooled: bool = False
+    by_covariates: bool = False
+
+    def in_context(self, context: Context) -> Energy:
+        """The same energy for these trajectories, before ``in_units``.
+
+        For energies that differ by trajectory; others are as they were.
+        """
+        return self
 
     def in_units(self, scaling: CanonicalScaling) -> Energy:
         """The same energy for states in these scaled units, before anything else is asked of it.

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from sympgp.energies.nonlinear import NonlinearBasis
 from sympgp.energies.orthogonal import projector
-from sympgp.energies.physics_basis import PhysicsBasis
-from sympgp.energies.sum_basis import SumBasis
+from sympgp.energies.stand_in import physics_parts
+from sympgp.energies.sum_basis import SumBasis, formula_of
 
 # A remainder that moves a parameter by less than this share of its standard deviation is no
 # rival of it, however correlated.
@@ -54,13 +54,12 @@ def correlations(
     """
     names = list(basis.values(w))
     column = torch.arange(basis.num_weights, device=w.device).split(basis.sizes)
-    physics = [isinstance(part, PhysicsBasis) for part in basis.parts]
+    physics = [formula_of(part) is not None for part in basis.parts]
     if not names or all(physics):
         return {name: w.new_zeros(()) for name in names}
-    own = torch.cat([c for c, known in zip(column, physics, strict=True) if known])
     rest = torch.cat([c for c, known in zip(column, physics, strict=True) if not known])
-    chosen = [i for i, known in enumerate(physics) if known]
-    parts = SumBasis(tuple(basis.parts[i] for i in chosen), tuple(basis.names[i] for i in chosen))
+    parts, own = physics_parts(basis)
+    own = own.to(w.device)
     onto = projector(parts, w[own], z)
     alias = onto @ basis.feature_gradient(z, w).flatten(0, 1)[:, rest]
     variance = covariance.diagonal()[own]

@@ -214,7 +214,8 @@ class FourierEnergy(Energy):
             linear = dim if active is None else len(active)
             quadratic = (hyperparameters["quadratic_scale"] ** 2).reshape(1)
             variances.append(quadratic.expand(linear + products))
-        return FourierBasis(frequencies, torch.cat(variances), active, self.is_separable)
+        periods = tuple(self.angles.items())
+        return FourierBasis(frequencies, torch.cat(variances), active, self.is_separable, periods)
 
     def redraw(self, seed: int) -> FourierEnergy:
         """The same prior with base frequencies drawn from another seed."""

@@ -37,12 +37,19 @@ class FourierBasis(Basis):
         active: the entries of the state that the polynomial part is made of; all when None.
         separable: ``H = T(p) + V(q)``: frequencies are zero in the one or the other half, and no
             ``q_i p_j`` is in the polynomial part.
+        periods: the coordinates that are angles, each with its period in user units.
     """
 
     frequencies: Float[Tensor, "features dim"]
     prior_variance: Float[Tensor, " weights"]
     active: tuple[int, ...] | None = None
     separable: bool = False
+    periods: tuple[tuple[int, float], ...] = ()
+
+    @property
+    def angles(self) -> dict[int, float]:
+        """The coordinates that are angles, and their periods in user units."""
+        return dict(self.periods)
 
     def __post_init__(self) -> None:
         self.num_weights = self.prior_variance.shape[0]

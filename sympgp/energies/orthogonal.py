@@ -97,6 +97,11 @@ class OrthogonalBasis(Basis):
         self.prior_variance = self.learned.prior_variance
         self.separable = self.learned.separable and self.physics.separable
 
+    @property
+    def angles(self) -> dict[int, float]:
+        """Those of the learned part."""
+        return self.learned.angles
+
     def taken(self, w: Float[Tensor, "*draws weights"]) -> Float[Tensor, "*draws params"]:
         """Weights ``-C w`` of the physics' tangents."""
         return -(w @ self.projection.mT)

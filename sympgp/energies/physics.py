@@ -12,6 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sympgp.energies.base import Energy, Hyperparameters, LogNormal
+from sympgp.energies.contextual import Context, unwrapped
+from sympgp.energies.contextual_basis import ContextualBasis
+from sympgp.energies.contextual_effects import CovariateNetwork, ParameterEffect
 from sympgp.energies.formula_checks import (
     check_callable,
     check_signature,
@@ -23,6 +26,8 @@ from sympgp.energies.physics_basis import CallableBasis, ExpressionBasis, Formul
 from sympgp.phase_space import CanonicalScaling, join
 
 NEWTON_STEPS = 50
+SPREAD = 1.0
+"""Log standard deviation of the hyperpriors of what differs by trajectory."""
 
 
 class PhysicsEnergy(Energy):
@@ -42,7 +47,8 @@ class PhysicsEnergy(Energy):
             A string is differentiated by rule, which is several times faster, can be saved, and
             shows whether H is separable.
         parameters: for every parameter a univariate distribution of ``torch.distributions`` with
-            a quantile function, or a number where it is known.
+            a quantile function, or a number where it is known. Of a parameter that differs by
+            trajectory, ``Pooled(distribution)`` or ``FromCovariates(distribution)``.
         num_dof: degrees of freedom n.
 
     Raises:
@@ -66,10 +72,14 @@ class PhysicsEnergy(Energy):
         if isinstance(num_dof, bool) or not isinstance(num_dof, int) or num_dof < 1:
             raise ValueError(f"num_dof: expected a whole number of at least 1, got {num_dof!r}")
         self.formula, self.num_dof = formula, num_dof
-        priors, known = sorted_parameters({} if parameters is None else parameters)
+        plain, self.differing = unwrapped({} if parameters is None else parameters)
+        priors, known = sorted_parameters(plain)
         self.names, self.priors = tuple(priors), tuple(priors.values())
         self.known_names, self.known_values = tuple(known), tuple(known.values())
         self._scaling: CanonicalScaling | None = None
+        self._context: Context | None = None
+        self.pooled = any(own.pooled for own in self.differing.values())
+        self.by_covariates = any(own.hidden is not None for own in self.differing.values())
         given = set(priors) | set(known)
         if isinstance(formula, str):
             check_string(formula, num_dof, given)
@@ -97,12 +107,56 @@ class PhysicsEnergy(Energy):
         scaled._scaling = scaling
         return scaled
 
-    def hyperpriors(self, spread: Float[Tensor, " dim"]) -> dict[str, LogNormal]:
-        """There are no hyperparameters."""
-        return {}
+    def in_context(self, context: Context) -> PhysicsEnergy:
+        """For parameters that differ by trajectory, those of these trajectories."""
+        known = copy.copy(self)
+        known._context = context
+        return known
 
-    def basis(self, hyperparameters: Hyperparameters | None = None) -> PhysicsBasis:
-        """The formula in scaled units; in user units before ``in_units``."""
+    def hyperpriors(self, spread: Float[Tensor, " dim"]) -> dict[str, LogNormal]:
+        """Scales of what differs by trajectory: ``"k_spread"`` of deviations, ``"k_effect"``.
+
+        Both are standard deviations of the parameter's weight, the latter that of the network.
+        """
+        found = {}
+        for name, own in self.differing.items():
+            if own.pooled:
+                found[f"{name}_spread"] = LogNormal(spread.new_tensor(own.spread), SPREAD)
+            if own.hidden is not None:
+                found[f"{name}_effect"] = LogNormal(spread.new_tensor(own.effect), SPREAD)
+        return found
+
+    def basis(
+        self, hyperparameters: Hyperparameters | None = None
+    ) -> PhysicsBasis | ContextualBasis:
+        """The formula in scaled units; in user units before ``in_units``.
+
+        Raises:
+            ValueError: parameters that differ by trajectory, and no trajectories.
+        """
+        formula = self.formula_basis()
+        if not self.differing:
+            return formula
+        if self._context is None:
+            raise ValueError(
+                f"parameters: {', '.join(self.differing)} differs by trajectory, so trajectories "
+                "are needed to learn it from; got none"
+            )
+        context, hyper = self._context.to(formula.scale), hyperparameters or {}
+        none, effects = formula.scale.new_zeros(()), []
+        for name, own in self.differing.items():
+            network, variance, count = None, none, 0
+            if own.pooled:
+                variance, count = hyper[f"{name}_spread"] ** 2, context.count + 1
+            if own.hidden is not None:
+                scale = hyper[f"{name}_effect"] ** 2
+                width = context.width - 1
+                network = CovariateNetwork.of(own.hidden, width, scale, own.seed)
+            effects.append(ParameterEffect(self.names.index(name), count, variance, network))
+        return ContextualBasis(formula, tuple(effects), context)
+
+    def formula_basis(self) -> PhysicsBasis:
+        """The formula alone, as that of a typical trajectory."""
         scaling = self._scaling
         if scaling is None:
             one = torch.ones(2 * self.num_dof, dtype=torch.float64)
@@ -120,7 +174,7 @@ class PhysicsEnergy(Energy):
 
     def values(self, w: Float[Tensor, "*draws weights"]) -> dict[str, Tensor]:
         """The unknown parameters in user units, by name, each of shape (...)."""
-        return self.basis().values(w)
+        return self.formula_basis().values(w)
 
     def check(self, x: Float[Tensor, "batch dim"]) -> None:
         """Try the formula on states in user units, at the medians of the priors.
@@ -180,7 +234,7 @@ class PhysicsEnergy(Energy):
         one = torch.ones(2 * self.num_dof, dtype=like.dtype, device=like.device)
         unit = one.new_ones(())
         plain._scaling = CanonicalScaling(torch.zeros_like(one), one, unit, 0.0 * unit, one)
-        return plain.basis()
+        return plain.formula_basis()
 
 
 def _newton(energy: Any, q: Tensor, velocity: Tensor) -> Tensor | None:

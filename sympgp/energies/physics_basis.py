@@ -13,7 +13,7 @@ from torch import Tensor
 from sympgp.energies.base import Basis, GradientMap, Linearized
 from sympgp.energies.calculus import Calculus, calculus, change_name
 from sympgp.energies.derivatives import Program
-from sympgp.energies.nonlinear import NonlinearBasis, first_matrix, given
+from sympgp.energies.nonlinear import NonlinearBasis, first_matrix, given, gradient
 from sympgp.energies.priors import Prior
 from sympgp.phase_space import split
 
@@ -89,6 +89,29 @@ class CallableBasis(PhysicsBasis):
         if single:
             return lambda z: energy(z, *values.values())
         return lambda z: torch.func.vmap(energy)(z, *values.values())
+
+    def features(
+        self, z: Float[Tensor, "*batch dim"], w: Float[Tensor, "*draws weights"] | None = None
+    ) -> Float[Tensor, "*batch weights"]:
+        """``dH/dw``; of several draws (N, K) at one state (N, 1, D) each too."""
+        w = given(w)
+        if w.dim() == 1:
+            return super().features(z, w)
+        keep = torch.is_grad_enabled() and (z.requires_grad or w.requires_grad)
+        return gradient(lambda leaf: self.value(z, leaf), w, keep).unsqueeze(1)
+
+    def feature_gradient(
+        self, z: Float[Tensor, "*batch dim"], w: Float[Tensor, "*draws weights"] | None = None
+    ) -> Float[Tensor, "*batch dim weights"]:
+        """``d grad H / dw``; of several draws (N, K) at one state (N, 1, D) each too."""
+        w = given(w)
+        if w.dim() == 1:
+            return super().feature_gradient(z, w)
+        dim = z.shape[-1]
+        seeds = torch.eye(dim, dtype=z.dtype, device=z.device).repeat(len(z), 1).unsqueeze(1)
+        copies, rows = z.repeat_interleave(dim, 0), w.repeat_interleave(dim, 0)
+        found = self._pull(copies, rows, seeds, by_weights=True)[1]
+        return found.reshape(*z.shape, -1)
 
 
 @dataclass(eq=False)

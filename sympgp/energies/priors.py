@@ -192,8 +192,13 @@ def prior_of(name: str, distribution: object) -> Prior:
     )
     if isinstance(distribution, Prior):
         return distribution
-    if isinstance(distribution, LogNormal) and distribution.median.dim() == 0:
-        return LogNormalPrior(float(distribution.median.log()), distribution.log_stddev)
+    if isinstance(distribution, LogNormal):  # of this package: by its median
+        median = torch.as_tensor(distribution.median)
+        if median.dim() or not 0 < float(median) < math.inf:
+            raise ValueError(
+                f"parameters: expected one positive median of {name!r}, got {distribution!r}"
+            )
+        return LogNormalPrior(math.log(float(median)), float(distribution.log_stddev))
     if not isinstance(distribution, dist.Distribution):
         raise ValueError(f"{expected}, got {distribution!r}")
     if distribution.batch_shape.numel() != 1 or distribution.event_shape != ():

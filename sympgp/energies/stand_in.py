@@ -9,8 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sympgp.energies.orthogonal import OrthogonalBasis, projector
-from sympgp.energies.physics_basis import PhysicsBasis
-from sympgp.energies.sum_basis import SumBasis
+from sympgp.energies.sum_basis import SumBasis, formula_of
 
 
 class StandIn(NamedTuple):
@@ -28,13 +27,19 @@ class StandIn(NamedTuple):
 
 
 def physics_parts(basis: SumBasis) -> tuple[SumBasis, Tensor]:
-    """The physics with unknown parameters alone, and the indices of its weights in the sum."""
-    chosen = [
-        i for i, part in enumerate(basis.parts) if isinstance(part, PhysicsBasis) and part.names
-    ]
+    """The formulas with unknown parameters alone, and the indices of their weights in the sum.
+
+    Of parameters that differ by trajectory, those of a typical one.
+    """
     columns = torch.arange(basis.num_weights).split(basis.sizes)
-    physics = SumBasis(tuple(basis.parts[i] for i in chosen), tuple(basis.names[i] for i in chosen))
-    return physics, torch.cat([columns[i] for i in chosen])
+    formulas = [formula_of(part) for part in basis.parts]
+    chosen = [
+        (formula, name, own[: formula.num_weights])
+        for formula, name, own in zip(formulas, basis.names, columns, strict=True)
+        if formula is not None and formula.names
+    ]
+    parts, names, places = zip(*chosen, strict=True)
+    return SumBasis(tuple(parts), tuple(names)), torch.cat(places)
 
 
 def stand_in(
@@ -60,7 +65,7 @@ def stand_in(
         if isinstance(part, OrthogonalBasis):
             tangents = part.physics.feature_gradient(z, part.nominal).flatten(0, 1)
             taken_over[:, columns] = onto @ tangents @ part.projection
-        if not isinstance(part, PhysicsBasis):
+        if formula_of(part) is None:
             left[:, columns] = onto @ part.feature_gradient(z, weights).flatten(0, 1)
     return StandIn(taken_over, left)
 
@@ -69,6 +74,7 @@ def slopes(physics: SumBasis, w: Float[Tensor, " weights"]) -> Float[Tensor, " w
     """``d theta / dw`` of the physics' parameters, entry by entry."""
     found = []
     for part, own in zip(physics.parts, physics.split(w), strict=True):
-        if isinstance(part, PhysicsBasis):
-            found += [p.slope(v) for p, v in zip(part.priors, own.unbind(-1), strict=True)]
+        formula = formula_of(part)
+        if formula is not None:
+            found += [p.slope(v) for p, v in zip(formula.priors, own.unbind(-1), strict=True)]
     return torch.stack(found)

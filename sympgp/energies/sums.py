@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sympgp.energies.base import Energy, Hyperparameters, LogNormal
+from sympgp.energies.contextual import Context
 from sympgp.energies.orthogonal import orthogonal, projector
 from sympgp.energies.physics import PhysicsEnergy
-from sympgp.energies.physics_basis import PhysicsBasis
-from sympgp.energies.sum_basis import SumBasis
+from sympgp.energies.sum_basis import SumBasis, formula_of
 from sympgp.phase_space import CanonicalScaling
 
 MOST_STATES = 300
@@ -78,9 +78,15 @@ class SumEnergy(Energy):
                 "orthogonal: expected physics with unknown parameters and a learned part, got "
                 + ", ".join(self.names)
             )
+        self.pooled = any(part.pooled for part in flat)
+        self.by_covariates = any(part.by_covariates for part in flat)
         self._spread: Tensor | None = None
         self._states: Tensor | None = None
         self._nominal: Tensor | None = None
+
+    def in_context(self, context: Context) -> SumEnergy:
+        """Every part for these trajectories."""
+        return self._with([part.in_context(context) for part in self.parts])
 
     def in_units(self, scaling: CanonicalScaling) -> SumEnergy:
         """Every part in these units; reference states follow the data's spread."""
@@ -104,13 +110,19 @@ class SumEnergy(Energy):
         """
         states = states[states.isfinite().all(-1)].detach()
         index = torch.linspace(0, len(states) - 1, min(len(states), MOST_STATES)).round().long()
-        prepared = self._like(self.parts)
-        prepared._spread, prepared._states = self._spread, states[index.to(states.device)]
+        prepared = self._with(self.parts)
+        prepared._states = states[index.to(states.device)]
         prepared._nominal = None if nominal is None else nominal.detach()
         return prepared
 
     def _like(self, parts: Sequence[Energy]) -> SumEnergy:
         return SumEnergy(parts, orthogonal=self.orthogonal)
+
+    def _with(self, parts: Sequence[Energy]) -> SumEnergy:
+        """Other parts beside the same reference states."""
+        other = self._like(parts)
+        other._spread, other._states, other._nominal = self._spread, self._states, self._nominal
+        return other
 
     def hyperpriors(self, spread: Float[Tensor, " dim"]) -> dict[str, LogNormal]:
         """Those of all parts, under the part's name.
@@ -137,15 +149,19 @@ class SumEnergy(Energy):
         if self.physics and self.orthogonal is not False:
             physics, nominal, states, onto = self._tangents
             for i, basis in enumerate(bases):
-                left = isinstance(basis, PhysicsBasis)
-                if not left and (basis.linear or self.orthogonal):
+                if formula_of(basis) is None and (basis.linear or self.orthogonal):
                     bases[i] = orthogonal(basis, physics, nominal, states, onto)
         return SumBasis(tuple(bases), self.names)
 
     @cached_property
     def _tangents(self) -> tuple[SumBasis, Tensor, Tensor, Tensor]:
-        """Physics, its nominal weights, reference states and the projector; none are learned."""
-        found = [self.parts[i].basis({}) for i in self.physics]
+        """Physics, its nominal weights, reference states and the projector; none are learned.
+
+        Of parameters that differ by trajectory the formula of a typical one, whose tangents all
+        trajectories' are made of.
+        """
+        own = [self.parts[i] for i in self.physics]
+        found = [part.formula_basis() for part in own if isinstance(part, PhysicsEnergy)]
         names = tuple(self.names[i] for i in self.physics)
         physics = SumBasis(tuple(found), names)
         like = physics.prior_variance
@@ -158,9 +174,7 @@ class SumEnergy(Energy):
 
     def redraw(self, seed: int) -> SumEnergy:
         """Every part with other draws."""
-        drawn = self._like([p.redraw(seed + SEED_STRIDE * i) for i, p in enumerate(self.parts)])
-        drawn._spread, drawn._states, drawn._nominal = self._spread, self._states, self._nominal
-        return drawn
+        return self._with([p.redraw(seed + SEED_STRIDE * i) for i, p in enumerate(self.parts)])
 
     @property
     def angles(self) -> dict[int, float]:

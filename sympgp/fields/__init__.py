@@ -1,10 +1,11 @@
 """Vector fields in scaled units: ``f(z, u) = J g - d(z, g) + G(z) u`` with ``g = grad H(z)``.
 
 Fields are evaluated at *points*: states (..., D), followed by the inputs where there are any,
-(..., D + m). Everything that solves or differentiates a field carries points through.
+(..., D + m), and by the context of the trajectory where the energy differs by it. Everything that
+solves or differentiates a field carries points through.
 """
 
-from sympgp.fields.bound import BoundField, DrivenField, as_points
+from sympgp.fields.bound import BoundField, DrivenField, TrajectoryField, as_points
 from sympgp.fields.fixed import FixedField
 from sympgp.fields.hamiltonian import HamiltonianField
 from sympgp.fields.linearized import LinearizedField
@@ -15,5 +16,6 @@ __all__ = [
     "FixedField",
     "HamiltonianField",
     "LinearizedField",
+    "TrajectoryField",
     "as_points",
 ]

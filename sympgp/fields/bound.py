@@ -50,19 +50,20 @@ class BoundField:
         if self.drag is None and not self.family.num_inputs:
             return self.flow_map(point)
         z, u = self.family.split_points(point)
+        at = self.family.energy_points(point)
         if self.drag is None:
-            rate = self.flow_map(z)
+            rate = self.flow_map(at)
         else:
-            slope = self.slope(z)
+            slope = self.slope(at)
             rate = slope @ self.turn.mT - self.drag(z, slope)
         return rate if u is None else rate + self.family.inputs.force(z, u, self.gamma)
 
-    def energy(self, z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
-        """``H(z)``, up to a constant."""
+    def energy(self, z: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch"]:
+        """``H(z)``, up to a constant; z may have a context behind it."""
         return self.family.basis.value(z, self.weights)
 
-    def gradient(self, z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
-        """``grad H(z)``."""
+    def gradient(self, z: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch dim"]:
+        """``grad H(z)``; z may have a context behind it."""
         return self.slope(z)
 
     def flow(
@@ -83,6 +84,46 @@ class BoundField:
         return BoundField(self.family, self.theta[:1])
 
 
+class TrajectoryField:
+    """A field with its parameters fixed, as trajectories of a known context meet it.
+
+    Attributes:
+        field: of points with a context behind them.
+        context: (c,) of one trajectory, or (B, c) of the trajectories it is asked at.
+        separable, conservative: as of the field.
+    """
+
+    def __init__(self, field: BoundField, context: Float[Tensor, "*some width"]) -> None:
+        self.field, self.context = field, context
+        self.family, self.theta = field.family, field.theta
+        self.separable, self.conservative = field.separable, field.conservative
+
+    def __call__(self, t: float | Tensor, point: Float[Tensor, "*batch width"]) -> Tensor:
+        """Evaluate the field."""
+        return self.field(t, as_points(point, self.context))
+
+    def energy(self, z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
+        """``H(z)``, up to a constant."""
+        return self.field.energy(as_points(z, self.context))
+
+    def gradient(self, z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        """``grad H(z)``."""
+        return self.field.gradient(as_points(z, self.context))
+
+    def flow(
+        self,
+        t: float | Tensor,
+        point: Float[Tensor, "*batch width"],
+        slope: Float[Tensor, "*batch dim"],
+    ) -> Float[Tensor, "*batch dim"]:
+        """``J g - d(z, g) + G u`` for a slope ``g`` that need not be ``grad H(z)``."""
+        return self.field.flow(t, as_points(point, self.context), slope)
+
+    def first(self) -> TrajectoryField:
+        """The first of several draws alone, still with a draw axis."""
+        return TrajectoryField(self.field.first(), self.context)
+
+
 class DrivenField:
     """A field with its parameters and its inputs fixed: ``(t, z) -> dz/ds``.
 
@@ -93,7 +134,9 @@ class DrivenField:
 
     conservative = separable = False
 
-    def __init__(self, field: BoundField, signal: Callable[[Any], Tensor]) -> None:
+    def __init__(
+        self, field: BoundField | TrajectoryField, signal: Callable[[Any], Tensor]
+    ) -> None:
         self.field, self.signal = field, signal
 
     def __call__(self, t: float | Tensor, z: Float[Tensor, "*batch dim"]) -> Tensor:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sympgp.dissipation import ScaledDissipation, undamped
+from sympgp.energies import Context
 from sympgp.energies.base import Basis
 from sympgp.fields.bound import BoundField
 from sympgp.fields.fixed import FixedField
@@ -53,6 +54,16 @@ class HamiltonianField:
         return 0 if self.driven is None else self.driven.num_inputs
 
     @property
+    def context(self) -> Context | None:
+        """By what the energy tells trajectories apart; None where they are all alike."""
+        return self.basis.context
+
+    @property
+    def num_extra(self) -> int:
+        """Number of columns behind the states of a point: inputs, then the context."""
+        return self.num_inputs + self.basis.num_context
+
+    @property
     def num_weights(self) -> int:
         """Number of parameters of the energy and the inputs, P."""
         extra = 0 if self.driven is None else self.driven.num_parameters
@@ -76,6 +87,10 @@ class HamiltonianField:
         """The same field with another basis of the energy."""
         return HamiltonianField(basis, self.dissipation, self.driven)
 
+    def about(self, theta: Float[Tensor, " params"]) -> HamiltonianField:
+        """What a Gaussian over the parameters about ``theta`` is a posterior of."""
+        return self.with_basis(self.basis.about(self.parts(theta)[0]))
+
     def split(self, theta: Float[Tensor, "*draws params"]) -> tuple[Tensor, Tensor]:
         """Weights (of the energy, then of the inputs) and dissipation parameters."""
         return theta[..., : self.num_weights], theta[..., self.num_weights :]
@@ -87,15 +102,32 @@ class HamiltonianField:
 
     def split_points(self, points: Float[Tensor, "*batch width"]) -> tuple[Tensor, Tensor | None]:
         """States, and inputs where there are any."""
-        if not self.num_inputs:
+        if not self.num_extra:
             return points, None
         dim = self.dissipation.dim
-        if points.shape[-1] != dim + self.num_inputs:
+        least = dim + self.num_inputs
+        if points.shape[-1] not in (least, dim + self.num_extra):
             raise ValueError(
                 f"inputs: the field needs {self.num_inputs} of them beside {dim} coordinates, got "
                 f"points of width {points.shape[-1]}"
             )
-        return points[..., :dim], points[..., dim:]
+        return points[..., :dim], points[..., dim:least] if self.num_inputs else None
+
+    def energy_points(self, points: Float[Tensor, "*batch width"]) -> Tensor:
+        """What the energy is asked at: states, with the context behind them where there is one."""
+        if not self.num_inputs:
+            return points
+        dim = self.dissipation.dim
+        if points.shape[-1] == dim + self.num_inputs:
+            return points[..., :dim]
+        return torch.cat([points[..., :dim], points[..., dim + self.num_inputs :]], -1)
+
+    def slopes(
+        self, points: Float[Tensor, "batch stages width"], w: Float[Tensor, " energy"]
+    ) -> Float[Tensor, "batch stages dim"]:
+        """``grad H`` at the points."""
+        at = self.energy_points(points)
+        return self.basis.gradient_map(w)(at.flatten(0, 1)).unflatten(0, points.shape[:2])
 
     def structure(self, rho: Float[Tensor, "*draws k"]) -> Float[Tensor, "*draws dim dim"]:
         """``J - R(rho)`` of a dissipation that is the same at all states."""
@@ -120,8 +152,9 @@ class HamiltonianField:
         """``df/dz = (J - dd/dg) H'' - dd/dz + d(G u)/dz``."""
         z, u = self.split_points(points)
         w, gamma, rho = self.parts(theta)
-        slope = None if self.dissipation.constant else self.basis.gradient_map(w)(z)
-        whole = self.turn(z, slope, rho) @ self.basis.hessian(z, w)
+        at = self.energy_points(points)
+        slope = None if self.dissipation.constant else self.basis.gradient_map(w)(at)
+        whole = self.turn(z, slope, rho) @ self.basis.hessian(at, w)
         return self._with_states(whole, z, u, slope, gamma, rho)
 
     def _with_states(
@@ -147,7 +180,7 @@ class HamiltonianField:
         """Derivatives of the fields of several draws, each at its own points."""
         z, u = self.split_points(points)
         w, gamma, rho = self.parts(theta)
-        known = self.basis.linearized(z, w)
+        known = self.basis.linearized(self.energy_points(points), w)
         turn = self.turn(z, known.slope, rho)
         whole = self._with_states(turn @ known.hessian, z, u, known.slope, gamma, rho)
         return LinearizedField(self, z, u, rho, known, turn, whole)
@@ -164,10 +197,13 @@ class HamiltonianField:
         """``df/dtheta = [(J - dd/dg) d(grad H)/dw, d(G u)/dgamma, -dd/drho]``."""
         z, u = self.split_points(points)
         w, _, rho = self.parts(theta)
-        gradients = self.basis.feature_gradient(z, w)
+        at = self.energy_points(points)
+        gradients = self.basis.feature_gradient(at, w)
         slope = None
         if self.dissipation.num_parameters:
-            slope = gradients @ w if self.basis.linear else self.basis.gradient_map(w)(z)
+            known = gradients @ w if self.basis.linear else None
+            flat = at.reshape(-1, at.shape[-1])
+            slope = self.basis.gradient_map(w)(flat).reshape(z.shape) if known is None else known
         blocks = [self.turn(z, slope, rho) @ gradients]
         if u is not None:
             blocks.append(self.inputs.parameter_jacobian(z, u))
@@ -184,8 +220,7 @@ class HamiltonianField:
         """``sum_s W_s df/dtheta(z_s)``, without the Jacobians of all stages at once."""
         slope, (w, _, rho) = None, self.parts(theta)
         if self.dissipation.num_parameters:
-            z, _ = self.split_points(points)
-            slope = self.basis.gradient_map(w)(z.flatten(0, 1)).reshape(z.shape)
+            slope = self.slopes(points, w)
         return self.weighted_response(points, weights, w, rho, slope)
 
     def weighted_response(
@@ -206,7 +241,8 @@ class HamiltonianField:
             onto = weights @ turn
         else:
             onto = (weights.unsqueeze(-2) @ turn.unsqueeze(1)).squeeze(-2)
-        blocks = [self.basis.weighted_gradient(z, onto, None if self.basis.linear else w)]
+        at = self.energy_points(points)
+        blocks = [self.basis.weighted_gradient(at, onto, None if self.basis.linear else w)]
         if u is not None:
             own = self.inputs.parameter_jacobian(z, u)
             blocks.append(torch.einsum("bosd,bsdk->bok", weights, own))
@@ -227,8 +263,9 @@ class HamiltonianField:
             return None
         z, u = self.split_points(points)
         w, _, rho = self.parts(theta)
-        slope = self.basis.gradient_map(w)(z)
-        own = self.basis.remainder(z, w)
+        at = self.energy_points(points)
+        slope = self.basis.gradient_map(w)(at)
+        own = self.basis.remainder(at, w)
         total = torch.zeros_like(z)
         if own is not None:
             total = (self.turn(z, slope, rho) @ own.unsqueeze(-1)).squeeze(-1)

@@ -101,8 +101,7 @@ class FrozenModel:
         """
         slope, (w, _, rho) = None, field.parts(theta)
         if field.dissipation.num_parameters:
-            z, _ = field.split_points(self.frozen.stages)
-            slope = field.basis.gradient_map(w)(z.flatten(0, 1)).reshape(z.shape)
+            slope = field.slopes(self.frozen.stages, w)
         own = field.with_basis(basis)
         return own.weighted_response(self.frozen.stages, self.frozen.weights, w, rho, slope)
 

@@ -99,6 +99,7 @@ def fit(
         check_data(model, data)
         if model.energy.angles:
             data = unwrapped(data, list(model.energy.angles), list(model.energy.angles.values()))
+        model, data = model.in_context(data)
         work = partial(engine.run, model, _on_device(data, device))
     else:
         raise ValueError(f"data: expected an instance of Trajectories, got {type(data).__name__}")
@@ -115,9 +116,10 @@ def fit(
             return work(seed, report)
         except torch.linalg.LinAlgError as error:
             raise FloatingPointError(
-                f"the fit broke down numerically ({error}): look for gross outliers or values in "
-                "other units in the data, and see StudentTNoise() for outliers; a known noise may "
-                "be far too small"
+                f"the fit broke down numerically ({error}): the model may lack what moves the "
+                "system (inputs, dissipation, the turns of an angle), the data may have gross "
+                "outliers, for which see StudentTNoise(), or values in other units; a known noise "
+                "may be far too small"
             ) from error
 
 

@@ -236,7 +236,7 @@ def component(search: Search, prepared: Prepared, hyper: dict[str, Tensor]) -> G
     spacing = search.duration if math.isfinite(search.duration) else OSCILLATION
     states = WindowStates.about(search.problem(), estimate.start, chain, search.defect_std, spacing)
     return GaussianComponent(
-        field=search.field,
+        field=search.field.about(estimate.theta),
         theta=estimate.theta,
         factor=torch.linalg.cholesky(solution.precision),
         noise_std=estimate.noise_std,

@@ -21,7 +21,7 @@ class MovingBasis(Basis):
         self.energy, self.priors = energy, priors
         first = {name: prior.median for name, prior in priors.items()}
         basis, log = energy.basis(first), pack(priors, first)
-        self.num_features = basis.num_weights
+        self.num_features, self.context = basis.num_weights, basis.context
         self.num_weights = basis.num_weights + len(log)
         self.prior_variance = torch.cat([basis.prior_variance, torch.ones_like(log)])
 

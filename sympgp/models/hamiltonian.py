@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sympgp.dissipation import Conservative, Dissipation
-from sympgp.energies import Energy, FourierEnergy, KnownKinetic, SeparableEnergy
+from sympgp.energies import Context, Energy, FourierEnergy, KnownKinetic, SeparableEnergy
 from sympgp.energies.base import Basis
 from sympgp.fields import HamiltonianField
 from sympgp.inputs import Inputs
@@ -65,6 +65,21 @@ class HamiltonianModel:
     def interpolation(self) -> Interpolation:
         """Of inputs between samples."""
         return "linear" if self.inputs is None else self.inputs.interpolation
+
+    def in_context(self, data: Trajectories) -> tuple[HamiltonianModel, Trajectories]:
+        """The model for these trajectories, and the data with what tells them apart.
+
+        Both as they were, where no parameter differs by trajectory.
+
+        Raises:
+            ValueError: as ``Context.of`` says.
+        """
+        pooled, by_covariates = self.energy.pooled, self.energy.by_covariates
+        if not pooled and not by_covariates:
+            return self, data
+        context = Context.of(data, pooled, by_covariates)
+        model = replace(self, energy=self.energy.in_context(context))
+        return model, data.with_context(context.known())
 
     def in_units(
         self, scaling: CanonicalScaling, states: Float[Tensor, "states dim"]

@@ -67,7 +67,7 @@ def small_multiples(
         raise ValueError(f"data: expected {count} trajectories as in the rollouts, got {len(data)}")
     chosen, fewer = select(trajectories, count, MOST_COLUMNS)
     rows, left_out = positions(coordinates, names, MOST_ROWS)
-    periods = periods_of(wrap, names)
+    periods = periods_of(wrap, names, shown.angles)
     axes = style.panels(ax, len(rows), len(chosen), (2.3, 1.5), share_x="col", share_y="row")
     for column, index in enumerate(chosen):
         track, text = _track(shown, index, level, kind, periods), shown.labels[index]

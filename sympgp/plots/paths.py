@@ -55,7 +55,8 @@ def bands(
         coordinates: names or positions of those to draw; by default all, or the first ten and
             their momenta.
         wrap: coordinates that are angles, by name, to draw within one turn: ``"angle"``, several
-            names, or names with their periods such as ``{"angle": 360}``; 2 pi unless said.
+            names, or names with their periods such as ``{"angle": 360}``; 2 pi unless said. Those
+            that the rollouts know as angles when None; ``()`` for none.
 
     Returns:
         One axes for each coordinate, in their order.
@@ -82,7 +83,7 @@ def bands(
     path, count = single(rollouts, trajectory), rollouts.num_trajectories
     known = None if truth is None else true_path(truth, trajectory, path, count)
     chosen, left_out = positions(coordinates, rollouts.names, MOST_COORDINATES)
-    periods = periods_of(wrap, rollouts.names)
+    periods = periods_of(wrap, rollouts.names, rollouts.angles)
     track = make_track(path, level, kind, known, observed, forecast_start, periods)
     # coordinates beside their momenta, where there are as many
     columns = 2 if coordinates is None and len(chosen) > 2 else 1

@@ -62,6 +62,10 @@ class FieldPosterior(Protocol):
     def units(self) -> Mapping[str, str]:
         """Units by name."""
 
+    @property
+    def angles(self) -> Mapping[str, float]:
+        """Periods of the coordinates that are angles, by name."""
+
     def vector_field(self, x: Tensor) -> Moments:
         """dx/dt at states (B, 2n)."""
 
@@ -114,7 +118,7 @@ def make_plane(
     data = posterior.data if data is None else data
     axes = _axes(data, dof, coordinates)
     states = data.states if isinstance(data, StateDerivatives) else torch.cat(data.states)
-    periods = periods_of(wrap, data.names)
+    periods = periods_of(wrap, posterior.names, posterior.angles)
     states = torch.stack(
         [wrapped(x, periods[d]) if d in periods else x for d, x in enumerate(states.unbind(1))], 1
     )

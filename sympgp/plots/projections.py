@@ -62,7 +62,7 @@ def pairs(
     axes = _triangle(ax, len(chosen))
     both = [(j, i) for i in range(1, len(chosen)) for j in range(i)]
     paths, true, text = _curves(shown)
-    periods = periods_of(wrap, shown.names)
+    periods = periods_of(wrap, shown.names, shown.angles)
     for panel, (column, row) in zip(axes, both, strict=True):
         x, y = chosen[column], chosen[row]
         turns = periods.get(x), periods.get(y)

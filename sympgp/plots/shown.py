@@ -40,6 +40,11 @@ class Shown:
     data: Trajectories | None
     truth: ArrayLike | None
 
+    @property
+    def angles(self) -> Mapping[str, float]:
+        """Periods of the angles that the rollouts know of, by name."""
+        return self.paths[0].angles if self.paths else {}
+
     def observed(self, trajectory: int) -> tuple[np.ndarray, np.ndarray] | None:
         """Times and states of the data."""
         return None if self.data is None else observations(self.data, trajectory)
@@ -115,6 +120,7 @@ def single(rollouts: Rollouts, trajectory: int) -> Rollouts:
             names=rollouts.names,
             units=rollouts.units,
             seed=rollouts.seed,
+            angles=rollouts.angles,
         )
 
 

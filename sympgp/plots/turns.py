@@ -11,17 +11,24 @@ from sympgp.plots.choice import position
 from sympgp.trajectories.angles import TURN, wrapped
 
 Wrap = str | Sequence[str] | Mapping[str, float | int] | None
-"""Angles by name, of period 2 pi unless a mapping says another."""
+"""Angles by name, of period 2 pi unless a mapping says another; None for those known as angles."""
 
 
-def periods_of(wrap: Wrap, names: Sequence[str]) -> dict[int, float]:
+def periods_of(
+    wrap: Wrap, names: Sequence[str], known: Mapping[str, float] | None = None
+) -> dict[int, float]:
     """Periods of the angles, by their position in a state.
+
+    Args:
+        wrap: the angles; none for an empty sequence, and those ``known`` for None.
+        names: of the coordinates and momenta.
+        known: angles that a posterior or rollouts know of.
 
     Raises:
         ValueError: an angle that is no coordinate; a period that is not positive.
     """
     if wrap is None:
-        return {}
+        wrap = known or ()
     given = {wrap: TURN} if isinstance(wrap, str) else wrap
     if not isinstance(given, Mapping):
         given = dict.fromkeys(given, TURN)

@@ -18,14 +18,10 @@ from sympgp.noise import ScaledNoise
 from sympgp.posterior.component import Component
 from sympgp.posterior.states import WindowStates
 from sympgp.shooting.layout import Nodes, Windows
-from sympgp.shooting.levenberg_marquardt import (
-    Estimate,
-    Problem,
-    Solution,
-    levenberg_marquardt,
-)
+from sympgp.shooting.levenberg_marquardt import Solution, levenberg_marquardt
+from sympgp.shooting.problem import Estimate, Problem
 from sympgp.shooting.sensitivities import linearize
-from sympgp.trajectories import Trajectories
+from sympgp.trajectories import Trajectories, unwrapped
 
 if TYPE_CHECKING:
     from sympgp.posterior.posterior import Posterior
@@ -70,11 +66,11 @@ class Followed:
 
 
 def check_new_data(posterior: Posterior, data: Trajectories) -> Trajectories:
-    """The data on the posterior's device and in its dtype.
+    """The data on the posterior's device and in its dtype, angles continued across the seam.
 
     Raises:
         ValueError: something else than trajectories, another number of coordinates or inputs, or
-            other units.
+            other units; covariates that are missing or of another number.
     """
     if not isinstance(data, Trajectories):
         raise ValueError(f"data: expected Trajectories, got {type(data).__name__}")
@@ -105,9 +101,20 @@ def check_new_data(posterior: Posterior, data: Trajectories) -> Trajectories:
         labels=data.labels,
         inputs=data.inputs,
         input_names=data.input_names if data.inputs is not None else None,
+        covariates=data.covariates,
+        covariate_names=data.covariate_names if data.covariates is not None else None,
         dtype=posterior.scaling.center.dtype,
     )
-    return named.to(device=posterior.scaling.center.device)
+    if posterior.angles:
+        own_names = dict(zip(posterior.names, data.names, strict=True))
+        angles = {own_names[name]: period for name, period in posterior.angles.items()}
+        named = unwrapped(named, list(angles), list(angles.values()))
+    named = named.to(device=posterior.scaling.center.device)
+    context = posterior.components[0].field.context
+    if context is None:
+        return named
+    rows = context.new(named.covariates if context.names else None)
+    return named.with_context(rows.expand(len(named), -1))
 
 
 def condition(posterior: Posterior, data: Trajectories) -> Posterior:

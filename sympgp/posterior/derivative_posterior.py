@@ -71,13 +71,14 @@ class DerivativePosterior(FieldPosterior):
         return self.data.units
 
     def vector_field(
-        self, x: Any, joint: bool = False, u: Any = None
+        self, x: Any, joint: bool = False, u: Any = None, covariates: Any = None
     ) -> Marginal | MultitaskMultivariateNormal:
         """Posterior of ``f(x) = (J - R) grad H(x)``, see :meth:`FieldPosterior.vector_field`.
 
         Args:
             x: (B, 2n) states.
             u: for fields with inputs only.
+            covariates: for fields that differ by trajectory only, which none of these is.
             joint: return the joint Gaussian over all points and coordinates; its covariance is
                 dense for exact Gaussian processes.
 
@@ -86,7 +87,7 @@ class DerivativePosterior(FieldPosterior):
         """
         exact = [c for c in self.components if isinstance(c, ExactComponent)]
         if not joint or not exact:
-            return super().vector_field(x, joint, u)
+            return super().vector_field(x, joint, u, covariates)
         return _joint_field(exact, self.scaling, self._scaled_states(x))
 
     def noise(self) -> Marginal:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sympgp.energies.base import Basis
-from sympgp.fields import BoundField, as_points
+from sympgp.fields import BoundField, HamiltonianField, TrajectoryField, as_points
 from sympgp.phase_space import CanonicalScaling
 from sympgp.trajectories import as_tensor
 
@@ -83,6 +83,21 @@ def with_inputs(
     return as_points(z, values)
 
 
+def new_context(field: HamiltonianField, covariates: Any) -> Float[Tensor, "paths width"] | None:
+    """What the field sees of new trajectories, one row or one for each row of covariates.
+
+    None where it does not differ by trajectory.
+
+    Raises:
+        ValueError: covariates that are missing, not asked for, or wrong.
+    """
+    if field.context is not None:
+        return field.context.new(covariates)
+    if covariates is not None:
+        raise ValueError("covariates: expected None, since no parameter depends on any")
+    return None
+
+
 @dataclass(frozen=True)
 class Draws:
     """Draws of one component, in scaled units.
@@ -96,7 +111,7 @@ class Draws:
         start: (S, W, D) states at the starts of the training windows; None without trajectories.
     """
 
-    field: BoundField
+    field: BoundField | TrajectoryField
     basis: Basis
     weights: Float[Tensor, "draws weights"]
     theta: Float[Tensor, "draws params"]
@@ -125,8 +140,10 @@ class FunctionDraws:
         scaling: CanonicalScaling,
         reference: Float[Tensor, " dim"],
         noise_unit: Float[Tensor, " dim"] | None = None,
+        context: Float[Tensor, "paths width"] | None = None,
     ) -> None:
         self._parts = tuple(parts)
+        self._context = context
         self._scaling = scaling
         self._reference = reference
         self._noise_unit = scaling.scale if noise_unit is None else noise_unit
@@ -146,34 +163,63 @@ class FunctionDraws:
         """Observation noise of each draw, user units."""
         return torch.cat([part.noise_std for part in self._parts]) * self._noise_unit
 
-    def __call__(self, x: Any, u: Any = None) -> Float[Tensor, "draws batch dim"]:
+    def within(self, context: Float[Tensor, "paths width"] | None) -> FunctionDraws:
+        """The same draws as trajectories of this context meet them; themselves when None."""
+        if context is None:
+            return self
+        parts = []
+        for part in self._parts:
+            bound = part.field.field if isinstance(part.field, TrajectoryField) else part.field
+            parts.append(replace(part, field=TrajectoryField(bound, context)))
+        return FunctionDraws(parts, self._scaling, self._reference, self._noise_unit, context)
+
+    def _new(self, covariates: Any) -> FunctionDraws:
+        """As a new trajectory meets them, where trajectories differ."""
+        if self._context is not None and covariates is None:
+            return self
+        return self.within(new_context(self._parts[0].field.family, covariates))
+
+    def __call__(
+        self, x: Any, u: Any = None, covariates: Any = None
+    ) -> Float[Tensor, "draws batch dim"]:
         """``dx/dt`` of every draw at states x (B, 2n) and inputs u (B, m) or (m,), zero when None.
 
+        Where parameters differ by trajectory it is that of a new one with these covariates (C,).
+
         Raises:
-            ValueError: states or inputs of another width.
+            ValueError: states or inputs of another width; covariates missing or wrong.
         """
         num_inputs = self._parts[0].field.family.num_inputs
         z = with_inputs(scaled_states(self._scaling, x), u, num_inputs)
-        rates = [p.field(0.0, z.expand(len(p.theta), *z.shape)) for p in self._parts]
+        parts = self._new(covariates).parts
+        rates = [p.field(0.0, z.expand(len(p.theta), *z.shape)) for p in parts]
         return torch.cat(rates) * self._scaling.velocity_scale
 
-    def energy(self, x: Any) -> Float[Tensor, "draws batch"]:
+    def energy(self, x: Any, covariates: Any = None) -> Float[Tensor, "draws batch"]:
         """``H(x) - H(reference)`` of every draw at the states x (B, 2n), user units.
 
+        Covariates are as for calling the draws.
+
         Raises:
-            ValueError: states of another width.
+            ValueError: states of another width; covariates missing or wrong.
         """
         z = scaled_states(self._scaling, x)
-        return self.energy_along(z.expand(self.num_samples, *z.shape))
+        return self._new(covariates).energy_along(z.expand(self.num_samples, *z.shape))
 
     def energy_along(self, z: Float[Tensor, "draws batch dim"]) -> Float[Tensor, "draws batch"]:
-        """User energies at scaled states, draw s at the states of slice s."""
-        values, begin = [], 0
+        """User energies at scaled states, draw s at the states of slice s.
+
+        Of several trajectories' contexts, those of one stand next to each other.
+        """
+        values, begin, origin = [], 0, self._reference
+        if self._context is not None:
+            rows = self._context.repeat_interleave(z.shape[1] // len(self._context), 0)
+            z, origin = as_points(z, rows), as_points(origin.expand(len(rows), -1), rows)
         for part in self._parts:
             own = z[begin : begin + len(part.theta)]
             begin += len(part.theta)
-            origin = self._reference.expand(len(part.theta), 1, -1)
-            anchor = part.basis.value(origin, part.weights)
+            start = origin.reshape(1, -1, origin.shape[-1]).expand(len(part.theta), -1, -1)
+            anchor = part.basis.value(start, part.weights)
             size = max(1, POINTS_AT_ONCE // max(1, part.weights.numel()))
             pieces = [part.basis.value(piece, part.weights) for piece in own.split(size, 1)]
             values.append(torch.cat(pieces, 1) - anchor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sympgp.dissipation import Dissipation, LinearDissipation
+from sympgp.fields import as_points
 from sympgp.phase_space import CanonicalScaling
 from sympgp.posterior import prediction
 from sympgp.posterior.component import Component
@@ -19,6 +20,7 @@ from sympgp.posterior.draws import (
     FunctionDraws,
     Marginal,
     mixture_moments,
+    new_context,
     scaled_states,
     with_inputs,
 )
@@ -55,6 +57,17 @@ class FieldPosterior(ABC):
         return self.scaling.num_dof
 
     @property
+    @abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """Names of the coordinates, q first."""
+
+    @property
+    def angles(self) -> dict[str, float]:
+        """Coordinates that are angles to the energy, by name, and their periods in user units."""
+        angles = self.components[0].field.basis.angles
+        return {self.names[k]: period for k, period in angles.items()}
+
+    @property
     def num_inputs(self) -> int:
         """Number m of inputs of the field."""
         return self.components[0].field.num_inputs
@@ -65,7 +78,7 @@ class FieldPosterior(ABC):
         return self.components[0].field.inputs.interpolation
 
     def vector_field(
-        self, x: Any, joint: bool = False, u: Any = None
+        self, x: Any, joint: bool = False, u: Any = None, covariates: Any = None
     ) -> Marginal | MultitaskMultivariateNormal:
         """Posterior of ``f(x, u) = J grad H(x) - d(x, grad H(x)) + G(x) u``.
 
@@ -74,14 +87,17 @@ class FieldPosterior(ABC):
             u: (B, m) or (m,) inputs; none, that is zero, when None.
             joint: return the joint Gaussian over all points and coordinates, with a low-rank
                 covariance, in place of marginals.
+            covariates: where parameters differ by trajectory, the field is that of a new one;
+                these are its covariates (C,), or (B, C), where a parameter depends on them.
 
         Returns:
             ``.mean`` and ``.stddev`` of shape (B, 2n), user units of dx/dt.
 
         Raises:
-            ValueError: states or inputs of another width.
+            ValueError: states or inputs of another width; covariates missing or wrong.
         """
         z = with_inputs(self._scaled_states(x), u, self.num_inputs)
+        z = as_points(z, new_context(self.components[0].field, covariates))
         if joint:
             return prediction.joint_field(self.components, self.scaling, z)
         moments = [component.field_moments(z) for component in self.components]
@@ -89,23 +105,29 @@ class FieldPosterior(ABC):
         unit = self.scaling.velocity_scale
         return Marginal(scaled.mean * unit, scaled.stddev * unit)
 
-    def hamiltonian(self, x: Any, reference: Any = None) -> Marginal:
+    def hamiltonian(self, x: Any, reference: Any = None, covariates: Any = None) -> Marginal:
         """Posterior of ``H(x) - H(reference)``.
 
         Args:
             x: (B, 2n) states.
             reference: (2n,) state; the data's mean state when None.
+            covariates: (C,), as for :meth:`vector_field`.
 
         Returns:
             ``.mean`` and ``.stddev`` of shape (B,), user units.
 
         Raises:
-            ValueError: states of another width.
+            ValueError: states of another width; covariates missing or wrong.
         """
         z = self._scaled_states(x)
+        context = new_context(self.components[0].field, covariates)
+        if context is not None and len(context) > 1:
+            raise ValueError(f"covariates: expected one trajectory's, got {len(context)} rows")
         anchor = torch.zeros_like(self.scaling.center)
         if reference is not None:
             anchor = self._scaled_states(reference, "reference")[0]
+        row = None if context is None else context[0]
+        z, anchor = as_points(z, row), as_points(anchor, row)
         moments = [component.energy_moments(z, anchor) for component in self.components]
         scaled = mixture_moments(*zip(*moments, strict=True))
         unit = self.scaling.energy_scale
@@ -166,21 +188,30 @@ class FieldPosterior(ABC):
         unit = self.scaling.velocity_scale.unsqueeze(-1)
         return Marginal(scaled.mean * unit, scaled.stddev * unit)
 
-    def parameters(self, nearest: bool = False) -> dict[str, DrawnMarginal]:
+    def parameters(self, nearest: bool = False, covariates: Any = None) -> dict[str, DrawnMarginal]:
         """Posterior of what has a name: parameters of formulas, and a mass matrix as "mass".
 
         Beside a learned part of the energy, forces that nobody modelled may act as a change of a
         parameter would. The formula closest to the whole field over the data is known well; the
         parameter itself only up to such a change, as large as the learned part's scales allow.
 
+        A parameter k that differs by trajectory is the population's median under "k", or that of
+        trajectories with these covariates; each trajectory's own under "k[label]", beside learned
+        parts that of the closest formula. Of pooled ones there are "k[new]", of a trajectory that
+        is not among the data, and "k spread", half the width of the central 68% of trajectories.
+
         Args:
             nearest: of the closest formula, in place of the parameter itself.
+            covariates: (C,) where a parameter depends on them; the data's means when None.
 
         Returns:
             By name, ``.mean``, ``.stddev``, ``.quantile(probability)`` and ``.interval(level)``,
             user units; () for parameters and (n, n) for the mass.
+
+        Raises:
+            ValueError: covariates of another number, not finite, or on which nothing depends.
         """
-        return parameters(self, nearest)
+        return parameters(self, nearest, covariates)
 
     def noise(self) -> Marginal:
         """Posterior of each channel's noise standard deviation, (2n,), user units.

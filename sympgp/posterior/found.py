@@ -154,7 +154,7 @@ def input_lines(posterior: FieldPosterior) -> list[str]:
     if field.driven is None or not field.driven.num_parameters:
         return []
     found = posterior.input_matrix(posterior.scaling.center)
-    names = posterior.names  # type: ignore[attr-defined]
+    names = posterior.names
     inputs = posterior.data.input_names  # type: ignore[attr-defined]
     lines = []
     for i, name in enumerate(names):
@@ -170,7 +170,11 @@ def physics_lines(posterior: FieldPosterior) -> list[str]:
     apart = correlations(posterior)
     nearest = parameters(posterior, nearest=True) if apart else {}
     lines = []
-    for name, found in parameters(posterior).items():
+    every = parameters(posterior)
+    grouped = by_trajectory(posterior, every)
+    for name, found in every.items():
+        if any(name in own for own in grouped.values()):
+            continue
         if found.mean.dim() == 2:
             rows = range(len(found.mean))
             for i in rows:
@@ -186,7 +190,41 @@ def physics_lines(posterior: FieldPosterior) -> list[str]:
             close = number(float(nearest[name].mean), float(nearest[name].stddev))
             line += f"; of the formula closest to the whole field {close}"
         lines.append(line)
+        lines += trajectory_lines(grouped.get(name, []), every)
     return lines + share_lines(posterior)
+
+
+def by_trajectory(posterior: FieldPosterior, every: dict[str, Any]) -> dict[str, list[str]]:
+    """Names of what belongs to each parameter that differs by trajectory."""
+    context = posterior.components[0].field.context
+    if context is None:
+        return {}
+    found: dict[str, list[str]] = {}
+    for name in every:
+        own = [f"{name}[{label}]" for label in context.labels]
+        if all(one in every for one in own):
+            found[name] = own + [n for n in (f"{name}[new]", f"{name} spread") if n in every]
+    return found
+
+
+def trajectory_lines(names: list[str], every: dict[str, Any]) -> list[str]:
+    """A parameter's values in the trajectories, and how much they differ, in two lines."""
+    if not names:
+        return []
+    own = [name for name in names if name.endswith("]") and not name.endswith("[new]")]
+    values = [number(float(every[n].mean), float(every[n].stddev)) for n in own[:MOST_SHOWN]]
+    shown = ", ".join(f"{n[n.index('[') + 1 : -1]}: {v}" for n, v in zip(own, values, strict=False))
+    more = f", and {len(own) - MOST_SHOWN} more" if len(own) > MOST_SHOWN else ""
+    lines = [f"    by trajectory {shown}{more}"]
+    spread = next((name for name in names if name.endswith(" spread")), None)
+    if spread is not None:
+        half = number(float(every[spread].mean), float(every[spread].stddev))
+        line = f"    68% of trajectories lie within {half} of the median"
+        if names[-2].endswith("[new]"):
+            low, high = (float(end) for end in every[names[-2]].interval(0.95))
+            line += f"; a new one 95% from {low:.4g} to {high:.4g}"
+        lines.append(line)
+    return lines
 
 
 def share_lines(posterior: FieldPosterior) -> list[str]:

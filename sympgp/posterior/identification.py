@@ -15,7 +15,7 @@ from sympgp.dissipation import (
     Rayleigh,
     StateDependentFriction,
 )
-from sympgp.energies import KnownKineticBasis, PhysicsBasis, SumBasis
+from sympgp.energies import ContextualBasis, KnownKineticBasis, PhysicsBasis, SumBasis
 from sympgp.energies.base import Basis
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def is_learned(basis: Basis) -> bool:
     """Whether part of the energy is free, not a formula or a known kinetic energy."""
     if isinstance(basis, SumBasis):
         return any(is_learned(part) for part in basis.parts)
-    return not isinstance(basis, (PhysicsBasis, KnownKineticBasis))
+    return not isinstance(basis, (PhysicsBasis, ContextualBasis, KnownKineticBasis))
 
 
 def _by_equations(family: Dissipation, num_dof: int, learned: bool) -> list[str]:
@@ -173,7 +173,7 @@ def _alike(posterior: FieldPosterior, family: Rayleigh) -> list[str]:
     for group in range(draws.shape[2]):
         own = draws[:, :, group]
         apart = torch.corrcoef(own.mT) if own.shape[1] > 1 else own.new_ones(1, 1)
-        of = f" of {posterior.names[group]}" if draws.shape[2] > 1 else ""  # type: ignore[attr-defined]
+        of = f" of {posterior.names[group]}" if draws.shape[2] > 1 else ""
         lines += [
             f"not identified apart: {first} and {family.drag[j]} drag{of} (correlation "
             f"{float(apart[i, j]):.2f}); their sum at the velocities of the data is known better"

@@ -44,7 +44,8 @@ class WeightedDraws:
     """Joint draws of a posterior with what importance sampling needs.
 
     Of a Gaussian component the states are drawn given each draw of the field, about whose own
-    paths they are linearised. Observations are in the order trajectory, time, coordinate, missing
+    paths they are linearised; draws of the field are those of the Gaussian, which are not moved
+    along ridges. Observations are in the order trajectory, time, coordinate, missing
     ones left out; densities are per user unit.
 
     Attributes:
@@ -241,7 +242,7 @@ def _settled(
     generator: torch.Generator,
 ) -> tuple[JointDraws, Settled, Tensor]:
     """Draws of parameters and states given those of the noise, and the log ratios of all."""
-    theta, log_q = given_noise(component, noise_std, generator)
+    theta, log_q = given_noise(component, noise_std, generator, density.nodes.mask.any(0))
     states, delta = component.window_states, theta - component.theta
     white = normal((len(delta), *states.mean.shape), delta, generator)
     begin = states.sample(delta, torch.zeros_like(white))

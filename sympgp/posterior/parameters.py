@@ -10,12 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sympgp.energies import PhysicsBasis, QuadraticKineticBasis, SumBasis
+from sympgp.energies import ContextualBasis, PhysicsBasis, QuadraticKineticBasis, SumBasis
 from sympgp.energies.base import Basis
 from sympgp.energies.priors import Prior
 from sympgp.energies.stand_in import stand_in
+from sympgp.energies.sum_basis import formula_of
 from sympgp.posterior.component import Component, normal
-from sympgp.posterior.draws import Marginal
+from sympgp.posterior.draws import Marginal, new_context
 
 if TYPE_CHECKING:
     from sympgp.posterior.field import FieldPosterior
@@ -80,17 +81,21 @@ class Shared(NamedTuple):
     correlation: float
 
 
-def parameters(posterior: FieldPosterior, nearest: bool = False) -> dict[str, DrawnMarginal]:
+def parameters(
+    posterior: FieldPosterior, nearest: bool = False, covariates: Any = None
+) -> dict[str, DrawnMarginal]:
     """See ``FieldPosterior.parameters``."""
     found: dict[str, list[Tensor]] = {}
-    count = len(posterior.components)
-    if not has_names(posterior.components[0].field.basis):
+    count, field = len(posterior.components), posterior.components[0].field
+    if covariates is not None:
+        new_context(field, covariates)  # which refuses wrong ones
+    if not has_names(field.basis):
         return {}
     z = region(posterior)
     for component in posterior.components:
         draws = _weights(component, -(-NUM_DRAWS // count))
-        own = named(component.field.basis, draws)
-        for name, pair in shared(component, draws, z).items():
+        own = named(component.field.basis, draws, covariates)
+        for name, pair in shared(component, draws, z, covariates).items():
             own[name] = pair.nearest if nearest else pair.own
         for name, values in own.items():
             found.setdefault(name, []).append(values)
@@ -118,31 +123,42 @@ def has_names(basis: Basis) -> bool:
     """Whether there is a parameter or a mass to show."""
     if isinstance(basis, SumBasis):
         return any(has_names(part) for part in basis.parts)
-    return isinstance(basis, QuadraticKineticBasis) or (
-        isinstance(basis, PhysicsBasis) and bool(basis.names)
-    )
+    formula = formula_of(basis)
+    return isinstance(basis, QuadraticKineticBasis) or (formula is not None and bool(formula.names))
 
 
-def named(basis: Basis, w: Float[Tensor, "draws weights"]) -> dict[str, Tensor]:
+def named(
+    basis: Basis, w: Float[Tensor, "draws weights"], covariates: Any = None
+) -> dict[str, Tensor]:
     """Parameters of formulas (S,) and mass matrices (S, n, n) by name, as the weights have them.
 
     Of physics beside a part that is orthogonal to it, they are those of the nearest formula.
+    Parameters that differ by trajectory are the population's at these covariates, and each
+    trajectory's own.
     """
     if isinstance(basis, PhysicsBasis):
         return basis.values(w)
+    if isinstance(basis, ContextualBasis):
+        return basis.values(w, covariates) | basis.by_trajectory(w, covariates)
     if isinstance(basis, QuadraticKineticBasis):
         return {"mass": basis.mass_matrix(w)}
     if not isinstance(basis, SumBasis):
         return {}
-    found = basis.values(w)
+    found = basis.values(w, covariates)
     for name, part, own in zip(basis.names, basis.parts, basis.split(w), strict=True):
+        if isinstance(part, ContextualBasis):
+            more = part.by_trajectory(own, covariates)
+            found |= {k if k not in found else f"{name}.{k}": v for k, v in more.items()}
         if isinstance(part, QuadraticKineticBasis):
             found["mass" if "mass" not in found else f"{name}.mass"] = part.mass_matrix(own)
     return found
 
 
 def shared(
-    component: Component, w: Float[Tensor, "draws weights"], z: Float[Tensor, "states dim"]
+    component: Component,
+    w: Float[Tensor, "draws weights"],
+    z: Float[Tensor, "states dim"],
+    covariates: Any = None,
 ) -> dict[str, Shared]:
     """Draws of the physics' parameters where learned parts could do the same; none elsewhere.
 
@@ -160,9 +176,9 @@ def shared(
     model discrepancy*, Inverse Problems 30 (2014), for what a confident discrepancy does.
     """
     basis = component.field.basis
-    if not isinstance(basis, SumBasis) or all(isinstance(p, PhysicsBasis) for p in basis.parts):
+    if not isinstance(basis, SumBasis) or all(formula_of(p) is not None for p in basis.parts):
         return {}
-    values = basis.values(w)
+    values = basis.values(w, covariates)
     if not values:
         return {}
     num = basis.num_weights
@@ -207,7 +223,8 @@ def _weights(component: Component, num: int) -> Float[Tensor, "draws weights"]:
 
 
 def _priors(basis: SumBasis) -> list[Prior]:
-    return [p for part in basis.parts if isinstance(part, PhysicsBasis) for p in part.priors]
+    formulas = [formula_of(part) for part in basis.parts]
+    return [prior for formula in formulas if formula is not None for prior in formula.priors]
 
 
 def _chosen(priors: list[Prior], own: Tensor, fitted: Tensor, generator: torch.Generator) -> Tensor:

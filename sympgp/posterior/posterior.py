@@ -15,9 +15,7 @@ from sympgp.integrators import Integrator
 from sympgp.posterior import prediction, residuals
 from sympgp.posterior.course import Course
 from sympgp.posterior.diagnostics import Diagnostics
-from sympgp.posterior.draws import (
-    Marginal,
-)
+from sympgp.posterior.draws import Marginal, new_context
 from sympgp.posterior.field import FieldPosterior
 from sympgp.posterior.residuals import FitCheck, Residuals
 from sympgp.posterior.summary import summarize
@@ -87,6 +85,7 @@ class Posterior(FieldPosterior):
         inputs: Any = None,
         seed: int = 0,
         discrepancy: bool = False,
+        covariates: Any = None,
     ) -> Rollouts:
         """Start new trajectories: every draw of the field from every initial state.
 
@@ -102,13 +101,16 @@ class Posterior(FieldPosterior):
             seed: of the draws.
             discrepancy: also let the states jump as much as the training data asked for (see
                 ``summary()``); draws are then no longer solutions of one ODE.
+            covariates: (N, C), or (C,) for all, where a parameter depends on them. Parameters that
+                differ by trajectory are those of a new one in each draw.
 
         Returns:
             Samples of shape (S, N, T, 2n); draws that diverged are marked and warned about.
 
         Raises:
             ValueError: states of another width, not finite, or times that do not increase; inputs
-                that are missing, of another width, or do not cover the times.
+                that are missing, of another width, or do not cover the times; covariates that
+                are missing or wrong.
         """
         z0 = self._scaled_states(x0, "x0")
         if not bool(z0.isfinite().all()):
@@ -116,8 +118,13 @@ class Posterior(FieldPosterior):
         grid = as_times(times)
         signal = self._signal(inputs, grid)
         course = None if signal is None else Course(signal, self.scaling)
+        context = new_context(self.components[0].field, covariates)
+        if context is not None and len(context) not in (1, len(z0)):
+            raise ValueError(
+                f"covariates: expected those of one trajectory or of {len(z0)}, got {len(context)}"
+            )
         return prediction.rollout(
-            self, z0, grid, num_samples, integrator, seed, discrepancy, course
+            self, z0, grid, num_samples, integrator, seed, discrepancy, course, context
         )
 
     def forecast(
@@ -181,7 +188,9 @@ class Posterior(FieldPosterior):
         The posterior over the field, the friction and the noise stays what it was; the states of
         ``data`` are inferred under it, jointly with it, so that ``forecast``, ``fitted``,
         ``initial_states`` and ``residuals`` of the result are about the new trajectories. A few
-        observations are enough, and some coordinates may be missing throughout.
+        observations are enough, and some coordinates may be missing throughout. Parameters that
+        differ by trajectory are those of one new trajectory in each draw, which the new data do
+        not change; covariates are the data's own.
 
         Warns:
             MisfitWarning: the new data do not follow the field.

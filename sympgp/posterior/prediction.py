@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
-from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from sympgp.fields import BoundField, DrivenField
-from sympgp.integrators import RK4, FixedStepIntegrator, GaussLegendre4, Integrator
+from sympgp.integrators import Integrator
 from sympgp.phase_space import CanonicalScaling
-from sympgp.posterior.component import Component, normal
+from sympgp.posterior.component import Component
 from sympgp.posterior.course import Course
 from sympgp.posterior.draws import Draws, FunctionDraws, Marginal, mixture_moments
-from sympgp.rollouts import Rollouts, solve_rollouts
-from sympgp.rollouts.statistics import kept_std
+from sympgp.posterior.solver import Solver
+from sympgp.rollouts import Rollouts
 from sympgp.trajectories.signals import InputSignal, Signal
 
 if TYPE_CHECKING:
@@ -29,12 +26,6 @@ if TYPE_CHECKING:
 else:
     MultitaskMultivariateNormal = Posterior = Any
 
-LIMIT = 100.0
-"""A draw this many data spreads away from the data's mean has diverged."""
-LONG_HORIZON = 10_000.0
-"""Characteristic times beyond which rollouts default to a symplectic method."""
-JUMPS_A_WINDOW = 8
-"""Random jumps in one window's time, as an approximation of continuous diffusion."""
 TOLERANCE, HALVINGS = 0.1, 2
 """Solver error, in posterior deviations, worth a warning; and how often the default step is halved
 to avoid it: draws may be wilder than the mode that the fit's step was found for."""
@@ -79,117 +70,6 @@ def scaled_times(scaling: CanonicalScaling, times: list[float]) -> list[float]:
     return [(t - origin) / unit for t in times]
 
 
-class _Solver:
-    """One integrator applied to the draws of every component, times and states scaled."""
-
-    def __init__(self, posterior: Posterior, integrator: Integrator | None, horizon: float) -> None:
-        tau = float(posterior.scaling.time_scale)
-        step = 0.5 * posterior.diagnostics.solver_step / tau
-        if integrator is None:
-            long = horizon > LONG_HORIZON
-            integrator = GaussLegendre4(step=step) if long else RK4(step=step)
-        else:
-            integrator = integrator.in_time_units(tau)
-            if isinstance(integrator, FixedStepIntegrator) and integrator.step is None:
-                integrator = integrator.with_step(step)
-        self.integrator = integrator
-        self.limit = LIMIT * posterior.scaling.spread
-
-    def halve(self) -> None:
-        """Halve the step of a method that has one."""
-        method = self.integrator
-        if isinstance(method, FixedStepIntegrator) and method.step is not None:
-            self.integrator = method.with_step(0.5 * method.step)
-
-    def __call__(
-        self,
-        field: BoundField,
-        z0: Float[Tensor, "draws trajectories dim"],
-        times: list[float],
-        course: Course | None = None,
-    ) -> tuple[Tensor, Bool[Tensor, "draws trajectories"]]:
-        if len(times) == 1:
-            return z0.unsqueeze(2), torch.zeros_like(z0[..., 0], dtype=torch.bool)
-        if course is None:
-            return solve_rollouts(field, z0, times, self.integrator, limit=self.limit)
-        states, z = [z0], z0
-        for begin, end in zip(times[:-1], times[1:], strict=True):
-            for left, right, u in course.between(begin, end):
-                driven = DrivenField(field, u)
-                path, _ = solve_rollouts(
-                    driven, z, [left, right], self.integrator, limit=self.limit
-                )
-                z = path[:, :, -1]
-            states.append(z)
-        samples = torch.stack(states, 2)
-        return samples, ~samples.isfinite().all(-1).all(-1)
-
-    def finer(self) -> _Solver:
-        """The same with half the step."""
-        other = copy(self)
-        other.halve()
-        return other
-
-    def with_jumps(
-        self,
-        field: BoundField,
-        z0: Float[Tensor, "draws trajectories dim"],
-        times: list[float],
-        jump: tuple[float, float],
-        generator: torch.Generator,
-        course: Course | None = None,
-    ) -> tuple[Tensor, Bool[Tensor, "draws trajectories"]]:
-        """As ``__call__``, with random jumps of variance ``std^2`` per ``spacing``."""
-        std, spacing = jump
-        if std == 0.0:
-            return self(field, z0, times, course)
-        states, z = [z0], z0
-        longest = spacing / JUMPS_A_WINDOW
-        for begin, end in zip(times[:-1], times[1:], strict=True):
-            pieces = max(1, round((end - begin) / longest))
-            deviation = std * ((end - begin) / pieces / spacing) ** 0.5
-            for k in range(pieces):
-                left = begin + (end - begin) * k / pieces
-                right = begin + (end - begin) * (k + 1) / pieces
-                z = self(field, z, [left, right], course)[0][:, :, -1]
-                z = z + deviation * normal(tuple(z.shape), z, generator)
-            states.append(z)
-        samples = torch.stack(states, 2)
-        return samples, ~samples.isfinite().all(-1).all(-1)
-
-    def error(
-        self,
-        draws: FunctionDraws,
-        z0: Tensor,
-        times: list[float],
-        samples: Tensor,
-        diverged: Tensor,
-        course: Course | None = None,
-    ) -> float:
-        """RMS change when the step is halved over the draws' deviation, for one draw a component.
-
-        The largest over trajectories and coordinates; zero for adaptive methods, whose own
-        tolerances say it.
-        """
-        method = self.integrator
-        if not isinstance(method, FixedStepIntegrator) or method.step is None:
-            return 0.0
-        if len(times) < 2 or len(samples) < 2:
-            return 0.0
-        finer = self.finer()
-        worst, begin = torch.zeros_like(samples[0, :, 0]), 0
-        deviation = kept_std(samples, diverged)[:, 1:].square().mean(1).sqrt()
-        for part in draws.parts:
-            one = part.field.first()
-            again, _ = finer(one, z0[begin : begin + 1], times, course)
-            change = (again[0] - samples[begin])[:, 1:].square().mean(1).sqrt()
-            worst = torch.maximum(worst, change.nan_to_num())
-            begin += len(part.theta)
-        ratio = worst / deviation.clamp(min=1e-300)
-        known = ratio[ratio.isfinite()]
-        return float(known.max()) if len(known) else math.nan
-
-
 def _package(
     posterior: Posterior,
     draws: FunctionDraws,
@@ -216,6 +96,7 @@ def _package(
         posterior.units,
         seed,
         noise_dof=posterior.components[0].noise_dof,
+        angles=posterior.angles,
     )
     result.solver_error = solver_error
     if solver_error is not None and solver_error > TOLERANCE:
@@ -237,12 +118,13 @@ def rollout(
     seed: int,
     discrepancy: bool,
     course: Course | None,
+    context: Float[Tensor, "paths width"] | None = None,
 ) -> Rollouts:
     """All draws from all initial states."""
     generator = torch.Generator().manual_seed(seed)
-    draws = posterior._draw(num_samples, generator)
+    draws = posterior._draw(num_samples, generator).within(context)
     grid = scaled_times(posterior.scaling, times)
-    solver = _Solver(posterior, integrator, grid[-1] - grid[0])
+    solver = Solver(posterior, integrator, grid[-1] - grid[0])
     if discrepancy:
         samples, diverged = [], []
         for component, part in _paired(posterior, draws):
@@ -284,8 +166,8 @@ def forecast(
             f"t = {last:g}, or later; got {times[0]:g} (use fitted() for earlier times)"
         )
     generator = torch.Generator().manual_seed(seed)
-    draws = posterior._draw(num_samples, generator)
-    solver = _Solver(posterior, integrator, wanted[-1] - seen)
+    draws = posterior._draw(num_samples, generator).within(own_context(posterior, trajectory))
+    solver = Solver(posterior, integrator, wanted[-1] - seen)
     before = _own_course(posterior, trajectory)
     course = before if ahead is None else Course(ahead, scaling)
     samples, diverged = [], []
@@ -315,8 +197,8 @@ def fitted(
             f"{float(own[-1]):g}, got {times[0]:g} to {times[-1]:g} (use forecast() beyond)"
         )
     generator = torch.Generator().manual_seed(seed)
-    draws = posterior._draw(num_samples, generator)
-    solver = _Solver(posterior, None, 0.0)
+    draws = posterior._draw(num_samples, generator).within(own_context(posterior, trajectory))
+    solver = Solver(posterior, None, 0.0)
     course = _own_course(posterior, trajectory)
     samples, diverged = [], []
     for component, part in _paired(posterior, draws):
@@ -351,6 +233,12 @@ def own_signal(posterior: Posterior, trajectory: int) -> Signal | None:
     if data.inputs is None:
         return None
     return InputSignal(data.times[trajectory], data.inputs[trajectory], posterior.interpolation)
+
+
+def own_context(posterior: Posterior, trajectory: int) -> Float[Tensor, "one width"] | None:
+    """What a field that differs by trajectory sees of one of the posterior's own."""
+    context = posterior.data.context
+    return None if context is None else context[trajectory : trajectory + 1]
 
 
 def _own_course(posterior: Posterior, trajectory: int) -> Course | None:

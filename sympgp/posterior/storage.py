@@ -33,7 +33,7 @@ from sympgp.posterior.states import WindowStates
 from sympgp.trajectories import Trajectories
 from sympgp.trajectories.paths import check_writable
 
-FORMAT = "sympgp posterior 4"
+FORMAT = "sympgp posterior 5"
 COMPONENTS: dict[str, type[Component]] = {
     "GaussianComponent": GaussianComponent,
     "SampledComponent": SampledComponent,
@@ -87,7 +87,10 @@ def save(posterior: Posterior, path: str | PathLike[str]) -> None:
             "labels": list(data.labels),
             "inputs": None if data.inputs is None else list(data.inputs),
             "input_names": list(data.input_names) or None,
+            "covariates": data.covariates,
+            "covariate_names": list(data.covariate_names) or None,
         },
+        "context": data.context,
         "diagnostics": asdict(posterior.diagnostics),
         "counterfactual": posterior.counterfactual,
         "conditioned": posterior.conditioned,
@@ -158,7 +161,7 @@ def _from_content(content: dict[str, Any]) -> Posterior:
         tuple(components),
         CanonicalScaling(**content["scaling"]),
         parts.rebuilt(content["dissipation_family"]),
-        Trajectories(**content["data"]),
+        Trajectories(**content["data"]).with_context(content["context"]),
         Diagnostics(**diagnostics),
         content["counterfactual"],
         content["conditioned"],

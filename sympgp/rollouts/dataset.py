@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,9 @@ def to_dataset(rollouts: Rollouts) -> Dataset:
     for name in ("time", "energy"):
         if name in units and name in dataset:
             dataset[name].attrs["units"] = units[name]
+    if rollouts.angles:
+        periods = [rollouts.angles.get(name, math.inf) for name in names]
+        dataset["coordinate"].attrs["period"] = periods
     if any(name in units for name in names):
         dataset["coordinate"].attrs["units"] = [units.get(name, "") for name in names]
     return dataset
@@ -80,6 +84,7 @@ def from_dataset(dataset: Dataset) -> Rollouts:
         if name in dataset and "units" in dataset[name].attrs:
             units[name] = str(dataset[name].attrs["units"])
     dof = dataset.attrs.get("noise_dof")
+    periods = zip(names, dataset["coordinate"].attrs.get("period", ()), strict=False)
     rollouts = Rollouts(
         samples=values["state"],
         times=torch.from_numpy(np.array(dataset["time"])),
@@ -90,6 +95,7 @@ def from_dataset(dataset: Dataset) -> Rollouts:
         units=units,
         seed=int(dataset.attrs.get("seed", 0)),
         noise_dof=None if dof is None else float(dof),
+        angles={name: float(period) for name, period in periods if math.isfinite(period)},
     )
     if "solver_error" in dataset.attrs:
         rollouts.solver_error = float(dataset.attrs["solver_error"])

@@ -46,12 +46,14 @@ class Rollouts:
         seed: the seed that the draws were made with, for the record.
         noise_dof: degrees of freedom of Student's t noise, ``y = x + noise_std t``; None for
             Gaussian noise.
+        angles: periods of the coordinates that are angles, by name. States run on beyond one turn;
+            pictures show them within one.
         solver_error: error of the solver in units of the draws' standard deviation, where known.
 
     Raises:
         ValueError: shapes that do not fit together; states that are not finite although their
             draw is not marked as diverged; names that repeat or do not fit; degrees of freedom
-            that are not positive.
+            that are not positive; angles that are no coordinates, periods that are not positive.
 
     Example:
         >>> samples = torch.randn(200, 3, 5, 2, generator=torch.Generator().manual_seed(0))
@@ -71,6 +73,7 @@ class Rollouts:
     units: dict[str, str]
     seed: int
     noise_dof: float | None
+    angles: dict[str, float]
     solver_error: float | None
 
     def __init__(
@@ -85,6 +88,7 @@ class Rollouts:
         seed: int = 0,
         *,
         noise_dof: float | int | None = None,
+        angles: Mapping[str, float | int] | None = None,
     ) -> None:
         _check_shapes(samples, times, diverged, energies, noise_std)
         if noise_dof is not None and not 0 < noise_dof < math.inf:
@@ -97,6 +101,7 @@ class Rollouts:
         self.solver_error = None
         self.names = check_names(names, samples.shape[-1], "names")
         known = (*self.names, "time", "energy")
+        self.angles = _checked_angles(angles or {}, self.names)
         self.units = {name: unit for name, unit in (units or {}).items() if name in known}
         if diverged.any():
             message = _describe_divergence(times, diverged, finite)
@@ -250,6 +255,16 @@ def _check_shapes(
             raise ValueError(f"{name}: expected shape {expected}, got {tuple(value.shape)}")
     if noise_std is not None and not bool((noise_std >= 0).all()):
         raise ValueError("noise_std: expected standard deviations, got a negative one or NaN")
+
+
+def _checked_angles(angles: Mapping[str, float | int], names: tuple[str, ...]) -> dict[str, float]:
+    coordinates = names[: len(names) // 2]
+    for name, period in angles.items():
+        if name not in coordinates:
+            raise ValueError(f"angles: expected some of {', '.join(coordinates)}, got {name!r}")
+        if not 0 < period < math.inf:
+            raise ValueError(f"angles: expected a positive period of {name}, got {period!r}")
+    return {name: float(period) for name, period in angles.items()}
 
 
 def _check_finite(finite: Tensor, diverged: Tensor) -> None:

@@ -111,6 +111,22 @@ def check_inputs(inputs: Sequence[Tensor], times: Sequence[Tensor], labels: Sequ
     _refuse_rows(inputs, lambda u: ~u.isfinite(), "inputs", "a finite number", labels)
 
 
+def check_covariates(covariates: ArrayLike, dtype: torch.dtype, labels: Sequence[str]) -> Tensor:
+    """Return covariates (N, C), refusing those of another number, or that are not finite."""
+    values = as_tensor(covariates, "covariates", dtype).detach().clone()
+    if values.ndim == 1:
+        values = values.unsqueeze(1)
+    if values.ndim != 2 or len(values) != len(labels) or not values.shape[1]:
+        raise ValueError(
+            f"covariates: expected shape ({len(labels)}, C), one row per trajectory, got shape "
+            f"{tuple(values.shape)}"
+        )
+    _refuse_rows(
+        list(values.split(1)), lambda c: ~c.isfinite(), "covariates", "a finite number", labels
+    )
+    return values
+
+
 def check_values(times: Sequence[Tensor], states: Sequence[Tensor], labels: Sequence[str]) -> None:
     """Refuse times that do not increase, infinite values and trajectories without any value."""
     _refuse_rows(times, lambda t: ~t.isfinite(), "times", "a finite number", labels)
@@ -197,18 +213,18 @@ def check_labels(labels: Sequence[str] | None, count: int) -> tuple[str, ...]:
 def check_names(names: Sequence[str] | None, count: int, argument: str) -> tuple[str, ...]:
     """Return the names of the columns: those given, or q, p (or u), numbered where several."""
     if names is None:
-        num_dof = count // 2
-        return (
-            numbered("u", count)
-            if argument == "input_names"
-            else (numbered("q", num_dof) + numbered("p", num_dof))
-        )
+        letters = {"input_names": "u", "covariate_names": "c"}
+        if argument in letters:
+            return numbered(letters[argument], count)
+        return numbered("q", count // 2) + numbered("p", count // 2)
     names = _check_strings(names, argument)
     if len(names) != count:
         raise ValueError(f"{argument}: expected {count}, one per column, got {len(names)}: {names}")
     for name in names:
         if name in RESERVED_NAMES or not name.strip():
-            raise ValueError(f"{argument}: {name!r} cannot name a column of states or inputs")
+            raise ValueError(
+                f"{argument}: {name!r} cannot name a column of states, inputs or covariates"
+            )
     return names
 
 

@@ -36,6 +36,7 @@ class Roles:
     time: str
     trajectory: str | None
     u: tuple[str, ...]
+    covariates: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -45,6 +46,7 @@ class Roles:
         time: str,
         trajectory: str | None,
         u: str | Sequence[str] | None,
+        covariates: str | Sequence[str] | None = None,
     ) -> "Roles":
         """Check the names given by a user, before any file is read."""
         roles = cls(
@@ -53,6 +55,7 @@ class Roles:
             time,
             trajectory,
             () if u is None else _as_names(u),
+            () if covariates is None else _as_names(covariates),
         )
         if not roles.q:
             raise ValueError("q: expected at least one column, got none")
@@ -71,14 +74,15 @@ class Roles:
 
     def _uses(self) -> list[tuple[str, str]]:
         listed = [("q", self.q), ("p", self.p or ()), ("u", self.u)]
+        listed.append(("covariates", self.covariates))
         single = [("time", self.time), ("trajectory", self.trajectory)]
         uses = [(argument, name) for argument, name in single if name is not None]
         return uses + [(argument, name) for argument, names in listed for name in names]
 
     @property
     def numeric(self) -> list[str]:
-        """Columns that hold numbers: time, coordinates, momenta, inputs."""
-        return [self.time, *self.q, *(self.p or ()), *self.u]
+        """Columns that hold numbers: time, coordinates, momenta, inputs, covariates."""
+        return [self.time, *self.q, *(self.p or ()), *self.u, *self.covariates]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -86,7 +90,7 @@ class Roles:
         if self.p is not None:
             return self.q + self.p
         momenta = numbered("p", len(self.q))
-        if set(momenta) & {*self.q, *self.u}:
+        if set(momenta) & {*self.q, *self.u, *self.covariates}:
             momenta = tuple(f"p_{name}" for name in self.q)
         return self.q + momenta
 

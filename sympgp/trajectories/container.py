@@ -31,6 +31,9 @@ class Trajectories(Readers, Writers):
         units: Units of the columns by name, and of time under ``"time"``.
         labels: Names of the trajectories; by default their numbers from 0.
         input_names: Names of the K inputs; by default u or u1, .., uK.
+        covariates: What is known of each trajectory as a whole, such as the length of the
+            pendulum, finite: (N, C), or (N,) where C = 1.
+        covariate_names: Names of the C covariates; by default c or c1, .., cC.
         dtype: Floating-point type of everything.
 
     Attributes:
@@ -39,6 +42,10 @@ class Trajectories(Readers, Writers):
         inputs: Tuple of (T_i, K), or None.
         names: Tuple of 2n strings.
         input_names: Tuple of K strings.
+        covariates: (N, C), or None.
+        covariate_names: Tuple of C strings.
+        context: What an energy that differs by trajectory sees of each one, (N, c); None but in
+            posteriors of such energies, see :meth:`with_context`.
         units: Dictionary from name to unit.
         labels: Tuple of N strings.
 
@@ -60,6 +67,9 @@ class Trajectories(Readers, Writers):
     inputs: tuple[Tensor, ...] | None
     names: tuple[str, ...]
     input_names: tuple[str, ...]
+    covariates: Tensor | None
+    covariate_names: tuple[str, ...]
+    context: Tensor | None
     units: dict[str, str]
     labels: tuple[str, ...]
 
@@ -73,6 +83,8 @@ class Trajectories(Readers, Writers):
         labels: Sequence[str] | None = None,
         *,
         input_names: Sequence[str] | None = None,
+        covariates: ArrayLike | None = None,
+        covariate_names: Sequence[str] | None = None,
         dtype: torch.dtype = torch.float64,
     ) -> None:
         x = checks.split_states(states, dtype)
@@ -93,8 +105,17 @@ class Trajectories(Readers, Writers):
         self.input_names = checks.check_names(
             input_names, 0 if u is None else u[0].shape[1], "input_names"
         )
-        checks.check_distinct(self.names + self.input_names, "names and input_names")
-        self.units = checks.check_units(units, self.names + self.input_names)
+        self.covariates, self.context = None, None
+        if covariates is not None:
+            self.covariates = checks.check_covariates(covariates, dtype, self.labels).to(device)
+        self.covariate_names = checks.check_names(
+            covariate_names,
+            0 if self.covariates is None else self.covariates.shape[1],
+            "covariate_names",
+        )
+        every = self.names + self.input_names + self.covariate_names
+        checks.check_distinct(every, "covariate_names, names and input_names")
+        self.units = checks.check_units(units, every)
 
     @classmethod
     def _from_table(cls, table: Table, units: Mapping[str, str]) -> "Trajectories":
@@ -113,6 +134,8 @@ class Trajectories(Readers, Writers):
             units=units,
             labels=table.labels,
             input_names=table.input_names,
+            covariates=table.covariates,
+            covariate_names=table.covariate_names,
             dtype=table.dtype,
         )
 
@@ -167,7 +190,7 @@ class Trajectories(Readers, Writers):
                     "near 0 need fewer digits)"
                 )
         inputs = None if self.inputs is None else move(self.inputs)
-        return self._replace(times, move(self.states), inputs, self.labels)
+        return self._replace(times, move(self.states), inputs, range(len(self)))
 
     def with_states(self, states: Sequence[Tensor]) -> "Trajectories":
         """Return the same trajectories with other states, one (T_i, 2n) for each.
@@ -175,26 +198,44 @@ class Trajectories(Readers, Writers):
         Raises:
             ValueError: As the constructor does.
         """
-        return self._replace(self.times, states, self.inputs, self.labels)
+        return self._replace(self.times, states, self.inputs, range(len(self)))
+
+    def with_context(self, context: Tensor | None) -> "Trajectories":
+        """Return the same trajectories with the rows by which an energy tells them apart.
+
+        Args:
+            context: (N, c), or None.
+        """
+        found = self._replace(self.times, self.states, self.inputs, range(len(self)))
+        found.context = None if context is None else context.to(self.states[0])
+        return found
 
     def _replace(
         self,
         times: Sequence[Tensor],
         states: Sequence[Tensor],
         inputs: Sequence[Tensor] | None,
-        labels: Sequence[str],
+        chosen: Sequence[int],
     ) -> "Trajectories":
-        """Return other trajectories with the same names and units."""
-        return Trajectories(
+        """Return other times, states and inputs of some trajectories, by their numbers."""
+
+        def rows(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[list(chosen)].to(states[0])
+
+        found = Trajectories(
             list(times),
             list(states),
             None if inputs is None else list(inputs),
             names=self.names,
             units=self.units,
-            labels=labels,
+            labels=checks.make_distinct([self.labels[i] for i in chosen]),
             input_names=self.input_names,
+            covariates=rows(self.covariates),
+            covariate_names=self.covariate_names,
             dtype=states[0].dtype,
         )
+        found.context = rows(self.context)
+        return found
 
     def __len__(self) -> int:
         return len(self.states)
@@ -251,8 +292,7 @@ class Trajectories(Readers, Writers):
             return [parts[i][keep] for i, keep in zip(chosen, rows, strict=True)]
 
         inputs = None if self.inputs is None else pick(self.inputs)
-        labels = checks.make_distinct([self.labels[i] for i in chosen])
-        return self._replace(pick(self.times), pick(self.states), inputs, labels)
+        return self._replace(pick(self.times), pick(self.states), inputs, chosen)
 
     @classmethod
     def concatenate(cls, parts: Sequence["Trajectories"]) -> "Trajectories":
@@ -267,8 +307,9 @@ class Trajectories(Readers, Writers):
         if not parts:
             raise ValueError("concatenate: expected at least one container, got none")
         first = parts[0]
-        for kind in ("names", "input_names"):
+        for kind in ("names", "input_names", "covariate_names"):
             checks.check_same(kind, [getattr(part, kind) for part in parts])
+        known = [part.covariates.to(first.device) for part in parts if part.covariates is not None]
         return cls(
             [t for part in parts for t in part.times],
             [x for part in parts for x in part.states],
@@ -277,6 +318,8 @@ class Trajectories(Readers, Writers):
             units=checks.merge_units([part.units for part in parts]),
             labels=checks.make_distinct([label for part in parts for label in part.labels]),
             input_names=first.input_names,
+            covariates=torch.cat(known) if known else None,
+            covariate_names=first.covariate_names,
             dtype=functools.reduce(torch.promote_types, [part.dtype for part in parts]),
         )
 

@@ -22,6 +22,8 @@ else:
 
 AXES = {"state": "coordinate", "inputs": "input"}
 """Variables with several channels, and the dimension along which these are named."""
+COVARIATES = "covariates"
+"""The variable of what is known of each trajectory as a whole, (trajectory, covariate)."""
 
 
 def to_dataset(data: Writers) -> Dataset:
@@ -43,6 +45,12 @@ def to_dataset(data: Writers) -> Dataset:
         },
         attrs={"title": "observed trajectories"},
     )
+    if data.covariates is not None:
+        values = data.covariates.cpu().numpy()
+        dataset[COVARIATES] = ((DEFAULT_LABEL, "covariate"), values)
+        dataset = dataset.assign_coords(covariate=list(data.covariate_names))
+        units = [data.units.get(name, "") for name in data.covariate_names]
+        dataset["covariate"].attrs.update({"units": units} if any(units) else {})
     if "time" in data.units:
         dataset["time"].attrs["units"] = data.units["time"]
     for name, (_, names) in channels.items():

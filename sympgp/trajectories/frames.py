@@ -53,7 +53,7 @@ def _noted_units(frame: "pandas.DataFrame", roles: Roles) -> dict[str, str]:
     noted = frame.attrs.get("units")
     if not isinstance(noted, Mapping):
         return {}
-    units = {name: noted.get(name) for name in (*roles.names, *roles.u)}
+    units = {name: noted.get(name) for name in (*roles.names, *roles.u, *roles.covariates)}
     units["time"] = noted.get(roles.time, noted.get("time"))
     return {name: unit for name, unit in units.items() if isinstance(unit, str)}
 

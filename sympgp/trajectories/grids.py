@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 from sympgp.trajectories.arrays import as_seconds, as_tensor
 from sympgp.trajectories.checks import numbered
 from sympgp.trajectories.columns import DEFAULT_LABEL, Roles, suggest
-from sympgp.trajectories.dataset import AXES
+from sympgp.trajectories.dataset import AXES, COVARIATES
 from sympgp.trajectories.tables import Table, complete
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def from_dataset(
         _check_dims(channel, grid, shared=False)
     for channel in forces:
         _check_dims(channel, grid, shared=True)
-    return _assemble(dataset, grid, roles, states, forces)
+    return _with_covariates(_assemble(dataset, grid, roles, states, forces), dataset, grid)
 
 
 def _as_dataset(data: Dataset | DataArray) -> Dataset:
@@ -245,6 +245,25 @@ def _assemble(
         dtype,
         dated,
     )
+
+
+def _with_covariates(table: Table, dataset: Dataset, grid: Grid) -> Table:
+    """Add what is known of each trajectory as a whole, where there is something."""
+    if COVARIATES not in dataset or dataset[COVARIATES].ndim > 2:
+        return table
+    variable = dataset[COVARIATES]
+    others = [dim for dim in variable.dims if dim != grid.label]
+    if len(others) != 1 or (grid.label not in variable.dims and grid.count > 1):
+        return table
+    values = variable.transpose(..., others[0]).values.reshape(grid.count, -1)
+    labels = dataset[others[0]].values
+    named = labels.dtype.kind in "OUST"
+    names = tuple(map(_as_text, labels)) if named else numbered("c", values.shape[1])
+    units = np.atleast_1d(dataset[others[0]].attrs.get("units", [""] * len(names)))
+    known = {n: _as_text(unit) for n, unit in zip(names, units, strict=False) if _as_text(unit)}
+    found = as_tensor(values, COVARIATES, table.dtype)
+    units_too = {**table.units, **known}
+    return replace(table, covariates=found, covariate_names=names, units=units_too)
 
 
 def _check_padding(keep: Tensor, x: Tensor, grid: Grid, labels: list[str] | None) -> None:

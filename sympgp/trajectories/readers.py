@@ -81,6 +81,7 @@ class Readers(ABC):
         skiprows: int = 0,
         encoding: str | None = None,
         compression: str | None = "infer",
+        covariates: Columns | None = None,
     ) -> Trajectories:
         r"""Read a table in a text file: one row per point, the first line naming the columns.
 
@@ -112,6 +113,8 @@ class Readers(ABC):
             encoding: Encoding of the text, by default UTF-8, or what a byte-order mark says.
             compression: ``"gzip"``, ``"bz2"``, ``"xz"``, ``"zip"``, ``"zstd"`` or None; by default
                 what the first bytes of the file say.
+            covariates: Columns of what is known of each trajectory as a whole, the same number in
+                all of its rows.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -131,7 +134,7 @@ class Readers(ABC):
             (Trajectories(1 trajectory, 2 points, 4 observations, names=('angle', 'velocity')),
              {'angle': 'rad'})
         """
-        roles = Roles.of(q, p, time, trajectory, u)
+        roles = Roles.of(q, p, time, trajectory, u, covariates)
         dialect = Dialect(sep, decimal, comment, skiprows)
         check_text_options(encoding, compression)
         table = read_csv(path, roles, dialect, encoding, compression)
@@ -147,6 +150,8 @@ class Readers(ABC):
         trajectory: str | None = None,
         u: Columns | None = None,
         units: Mapping[str, str] | None = None,
+        *,
+        covariates: Columns | None = None,
     ) -> Trajectories:
         """Take trajectories from a long data frame; arguments and rules as in :meth:`from_csv`.
 
@@ -158,7 +163,7 @@ class Readers(ABC):
             ValueError: As :meth:`from_csv`, with the row of the frame in the message; units of
                 time other than s where the times are dates.
         """
-        roles = Roles.of(q, p, time, trajectory, u)
+        roles = Roles.of(q, p, time, trajectory, u, covariates)
         return cls._from_table(read_frame(frame, roles), _rename_time(units, time))
 
     @classmethod
@@ -178,7 +183,8 @@ class Readers(ABC):
         trajectories where there is one:
 
         - one variable ``state`` (or a DataArray) with dimensions trajectory, time and coordinate,
-          the coordinate's labels being the names; ``inputs`` likewise along ``input``;
+          the coordinate's labels being the names; ``inputs`` likewise along ``input``, and
+          ``covariates`` with dimensions trajectory and covariate;
         - a variable for each coordinate and momentum, with dimensions trajectory and time.
 
         Times that are dates become seconds after the earliest one in the dataset. Where every

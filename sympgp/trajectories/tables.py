@@ -29,6 +29,8 @@ class Table:
     units: dict[str, str]
     dtype: torch.dtype = torch.float64
     dated: bool = False
+    covariates: Tensor | None = None
+    covariate_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,16 +77,37 @@ def assemble(table: Rows, roles: Roles, layout: Layout) -> Table:
     _check_times(table, groups, roles)
     cuts = np.flatnonzero(np.diff(groups.codes)) + 1
     parts = [torch.from_numpy(part) for part in np.split(table.values[groups.rows], cuts)]
-    dim = len(roles.q) + len(roles.p or ())
+    end = 1 + len(roles.q) + len(roles.p or ())
+    last = end + len(roles.u)
+    covariates = None
+    if roles.covariates:
+        covariates = torch.stack([part[0, last:] for part in parts])
+        _check_constant(table, groups, roles, last)
     return Table(
         [part[:, 0] for part in parts],
-        [complete(part[:, 1 : dim + 1], roles) for part in parts],
-        [part[:, -len(roles.u) :] for part in parts] if roles.u else None,
+        [complete(part[:, 1:end], roles) for part in parts],
+        [part[:, end:last] for part in parts] if roles.u else None,
         None if table.labels is None else names,
         roles.names,
         roles.u,
         layout.units,
+        covariates=covariates,
+        covariate_names=roles.covariates,
     )
+
+
+def _check_constant(table: Rows, groups: Groups, roles: Roles, first: int) -> None:
+    """Refuse covariates that change within a trajectory."""
+    values = table.values[groups.rows][:, first:]
+    changed = (np.diff(values, axis=0) != 0) & (np.diff(groups.codes) == 0)[:, None]
+    if changed.any():
+        row, column = np.argwhere(changed)[0]
+        raise ValueError(
+            f"{table.place(int(groups.rows[row + 1]))}, column {roles.covariates[column]!r}: "
+            f"expected one value for all of trajectory {groups.names[groups.codes[row]]!r}, got "
+            f"{values[row + 1, column]} after {values[row, column]} (what changes in time is an "
+            "input, u)"
+        )
 
 
 def complete(observed: Tensor, roles: Roles) -> Tensor:
@@ -99,9 +122,10 @@ def _is_unnamed(label: Any) -> bool:
 
 
 def _check_values(table: Rows, rows: np.ndarray, roles: Roles) -> None:
-    """Refuse infinite numbers, and missing times and inputs."""
+    """Refuse infinite numbers, and missing times, inputs and covariates."""
     values = table.values[rows]
-    needed = np.array([column == roles.time or column in roles.u for column in roles.numeric])
+    always = {roles.time, *roles.u, *roles.covariates}
+    needed = np.array([column in always for column in roles.numeric])
     bad = np.isinf(values) | (np.isnan(values) & needed)
     if bad.any():
         row, column = np.argwhere(bad)[0]

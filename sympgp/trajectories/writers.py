@@ -30,11 +30,13 @@ class Writers(ABC):
     inputs: tuple[Tensor, ...] | None
     names: tuple[str, ...]
     input_names: tuple[str, ...]
+    covariates: Tensor | None
+    covariate_names: tuple[str, ...]
     units: dict[str, str]
     labels: tuple[str, ...]
 
     def to_pandas(self) -> DataFrame:
-        """Return a long data frame with columns trajectory, time, the names, the input names.
+        """Return a long data frame: trajectory, time, states, inputs and covariates by name.
 
         The units are in its ``attrs``, where :meth:`from_pandas` finds them.
         """
@@ -68,11 +70,12 @@ class Writers(ABC):
     def to_xarray(self) -> Dataset:
         """Return a dataset with dims trajectory, time, coordinate.
 
-        Variables: ``state`` and, where there are inputs, ``inputs`` with dims trajectory, time,
-        input. Labels and names are those of the dimensions; units are attributes of ``time``,
-        ``coordinate`` and ``input`` (one for each name). Where the times of trajectories differ,
-        ``time`` has dims (trajectory, sample), and ``sample`` takes its place everywhere; shorter
-        trajectories end with NaN, in ``time`` too.
+        Variables: ``state`` and, where there are any, ``inputs`` with dims trajectory, time, input
+        and ``covariates`` with dims trajectory, covariate. Labels and names are those of the
+        dimensions; units are attributes of ``time``, ``coordinate``, ``input`` and ``covariate``
+        (one for each name). Where the times of trajectories differ, ``time`` has dims (trajectory,
+        sample), and ``sample`` takes its place everywhere; shorter trajectories end with NaN, in
+        ``time`` too.
 
         Example:
             >>> from sympgp import Trajectories
@@ -99,9 +102,13 @@ def _to_frame(data: Writers) -> DataFrame:
     parts = [torch.cat(data.times)[:, None], torch.cat(data.states)]
     if data.inputs is not None:
         parts.append(torch.cat(data.inputs))
-    columns = ["time", *data.names, *data.input_names]
+    counts = [len(t) for t in data.times]
+    if data.covariates is not None:
+        repeats = torch.tensor(counts, device=data.covariates.device)
+        parts.append(data.covariates.repeat_interleave(repeats, 0))
+    columns = ["time", *data.names, *data.input_names, *data.covariate_names]
     frame = pandas.DataFrame(torch.cat(parts, 1).cpu().numpy(), columns=columns)
-    frame.insert(0, DEFAULT_LABEL, np.repeat(data.labels, [len(t) for t in data.times]))
+    frame.insert(0, DEFAULT_LABEL, np.repeat(data.labels, counts))
     frame.attrs["units"] = dict(data.units)
     return frame
 
@@ -144,7 +151,8 @@ def _with_unit(name: str, unit: str) -> str:
 def _check_texts(data: Writers, header: list[str]) -> None:
     """Refuse names, units and labels that a reader could not tell apart again."""
     half = len(data.names) // 2
-    roles = Roles.of(data.names[:half], data.names[half:], "time", None, data.input_names)
+    names, rest = data.names, (data.input_names, data.covariate_names)
+    roles = Roles.of(names[:half], names[half:], "time", None, *rest)
     try:
         layout = roles.locate([name.strip() for name in header], "the file")
     except ValueError:
