@@ -129,6 +129,7 @@ REFUSED = [
     ((*FIT, *PENDULUM, "--parameter", "k=gauss:1,2"), "expected NAME=NUMBER or NAME=PRIOR"),
     ((*FIT, *PENDULUM, "--parameter", "k=lognormal:-1,2"), "expected NAME=NUMBER or NAME=PRIOR"),
     ((*FIT, "--formula", "p**2 +", "--parameter", "k=1"), "--formula: cannot be read"),
+    ((*FIT, "--formula", "p**2/2 - q**2"), "--formula: expected an energy that is periodic"),
     ((*FIT, "--parameter", "k=1"), "--parameter: expected --formula beside it"),
     ((*FIT, "--remainder"), "--remainder: expected --formula beside it"),
     (("fit", "data.csv", "--q", "angle", *TORQUE, "-o", "out.pt"), "known mass"),
@@ -168,7 +169,7 @@ def options(*arguments: object) -> dict[str, Any]:
 def model_of(*arguments: object, data: sg.Trajectories | None = None) -> sg.HamiltonianModel:
     given = options(*arguments)
     given["friction"] = bool(given["friction"])
-    return make_model(data or driven(), given, sg.GaussianNoise(), 0)[0]
+    return make_model(data or driven(), given, sg.GaussianNoise(), 0)
 
 
 @pytest.mark.parametrize(
@@ -225,16 +226,10 @@ def test_priors_of_other_kinds(prior: str):
     assert math.isfinite(float(energy.values(torch.zeros(1, dtype=torch.float64))["k"]))
 
 
-def test_wrapped_data_of_a_periodic_formula_are_continued_across_the_seam():
-    """The fit knows of angles of features only; a formula is periodic by itself."""
-    times = torch.linspace(0.0, 4.0, 21, dtype=torch.float64)
-    states = torch.stack([2.0 * times, torch.full_like(times, 2.0)], 1)
-    rolled = states.clone()
-    rolled[:, 0] = sg.trajectories.wrapped(states[:, 0])
-    data = sg.Trajectories(times, rolled, names=("angle", "velocity"))
-    given = options("--formula", "p**2/2 - cos(q)", "--angle", "angle")
-    _, found = make_model(data, given, sg.GaussianNoise(), 0)
-    torch.testing.assert_close(found.states[0], states)
+def test_a_formula_knows_its_angles():
+    formula = ("--formula", "p**2/2 - cos(pi*q/180)")
+    assert model_of(*formula, "--angle", "angle:360").energy.angles == {0: 360.0}
+    assert model_of(*formula).energy.angles == {}
 
 
 def test_the_period_goes_by_the_unit():

@@ -286,19 +286,10 @@ def test_saved_and_loaded_it_predicts_the_same(fitted, tmp_path):
         assert torch.equal(call(fitted), call(loaded))
 
 
-def test_new_data_are_followed_as_new_trajectories(fitted):
-    new = pendulums(tensor([MEDIAN, MEDIAN]), 7)
-    found = fitted.condition(new.between(0.0, 2.0))
-    assert found.data.context.tolist() == [[5.0], [5.0]]
-    assert found.forecast([2.0, 3.0], trajectory=1).mean.shape == (1, 2, 2)
-    assert bool(fitted.log_likelihood(new[:1], num_samples=3).isfinite().all())
-
-
 def test_the_summary_says_it_in_few_lines(fitted):
     lines = fitted.summary().splitlines()
     assert sum("by trajectory" in line for line in lines) == 1
     assert any("68% of trajectories" in line for line in lines)
-    assert {"k[0]", "k[new]", "k spread"} <= set(fitted.to_arviz(20).posterior.data_vars)
 
 
 @pytest.mark.parametrize(
@@ -332,9 +323,14 @@ def test_what_cannot_be_pooled_is_refused(make, words):
 
 
 @pytest.mark.slow
+def test_arviz_has_the_parameters_of_all(fitted):
+    assert {"k[0]", "k[new]", "k spread"} <= set(fitted.to_arviz(20).posterior.data_vars)
+
+
+@pytest.mark.slow
 def test_partial_pooling_beats_complete_and_none(fits_unchecked):
     errors, inside, covered, noise = [], [], [], 0.4
-    for seed in range(4):
+    for seed in range(3):
         truth = population(seed)
         data = pendulums(truth, seed, noise)
         kinds = {"pooled": sg.Pooled(PRIOR), "complete": PRIOR}
@@ -342,7 +338,8 @@ def test_partial_pooling_beats_complete_and_none(fits_unchecked):
             name: sg.fit(model(k, noise), data, progress=False).parameters()
             for name, k in kinds.items()
         }
-        alone = [sg.fit(model(PRIOR, noise), one, progress=False).parameters()["k"] for one in data]
+        how = {"inference": QUICK, "progress": False}
+        alone = [sg.fit(model(PRIOR, noise), one, **how).parameters()["k"] for one in data]
         own = [found["pooled"][f"k[{label}]"] for label in data.labels]
         guesses = (
             torch.stack([k.mean for k in own]),
@@ -366,7 +363,7 @@ def test_a_pooled_parameter_beside_a_learned_remainder(fits_unchecked):
     data = pendulums(population(3, 4), 3, noise=0.05, duration=5.0)
     physics = PhysicsEnergy(PENDULUM, {"k": sg.Pooled(PRIOR)})
     energy = physics + sg.FourierEnergy(1, 10, on="q")
-    posterior = sg.fit(sg.HamiltonianModel(energy), data, progress=False)
+    posterior = sg.fit(sg.HamiltonianModel(energy), data, inference=QUICK, progress=False)
     found = posterior.parameters(nearest=True)
     for label, truth in zip(data.labels, population(3, 4), strict=True):
         k = found[f"k[{label}]"]

@@ -24,7 +24,7 @@ from sympgp.phase_space import CanonicalScaling
 from sympgp.posterior.draws import Draws, FunctionDraws
 from sympgp.rollouts import solve_rollouts
 from sympgp.trajectories import Trajectories
-from sympgp.trajectories.checks import numbered
+from sympgp.trajectories.naming import numbered
 
 LENGTHSCALE, SIGNAL, WELL, DAMPING = 2.0, 0.5, 1.0, 0.1
 """Prior: lengthscales, scales of the Fourier features and of the well, deviation of the friction's

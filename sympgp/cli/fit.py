@@ -47,6 +47,7 @@ Examples:
   sympgp fit arm.csv --q angle --p momentum --angle angle --input torque --friction -o fit.pt
   sympgp fit camera.csv --q x --q y --mass 0.2 --dissipation rayleigh --drag quadratic -o fit.pt
   sympgp fit data.csv --formula "p**2/2-k*cos(q)" --parameter k=lognormal:9,0.5 -o fit.pt
+  sympgp fit many.csv --formula "p**2/2-k*cos(q)" --parameter k=pooled:lognormal:9,0.5 -o fit.pt
 """
 
 SUMMARY_EXAMPLE = """\b
@@ -77,6 +78,14 @@ Example:
     metavar="COLUMN",
     help="A known input u(t), such as a torque: what it does is learned. May be given several"
     " times.",
+)
+@click.option(
+    "--covariate",
+    "covariates",
+    multiple=True,
+    metavar="COLUMN",
+    help="What is known of each trajectory as a whole, such as a length: the same number in all "
+    "its rows. May be given several times.",
 )
 @time_option
 @click.option(
@@ -132,6 +141,7 @@ def fit(
     trajectory: str | None,
     units: tuple[tuple[str, str], ...],
     inputs: tuple[str, ...],
+    covariates: tuple[str, ...],
     noise: str,
     levels: tuple[tuple[str, float], ...],
     seed: int,
@@ -147,12 +157,12 @@ def fit(
 
     refuse_same_file(file, output)
     _check_device(device)
-    check_options(given, inputs)
+    check_options(given, inputs, covariates)
     columns = {"q": q, "p": p, "time": time, "trajectory": trajectory, "units": dict(units)}
     text = {name: given[name] for name in TEXT}
-    data = read(file, text, u=inputs, **columns)
+    data = read(file, text, u=inputs, covariates=covariates, **columns)
     law = _noise(noise, levels, data.names)
-    model, data = make_model(data, given, law, seed)
+    model = make_model(data, given, law, seed)
     click.echo(f"{file}: {describe_data(data)}")
     posterior = fit_model(model, data, seed=seed, device=device, progress=not quiet)
     posterior.save(output)

@@ -90,7 +90,9 @@ _MODEL_OPTIONS = (
         metavar="NAME=PRIOR",
         help="A number that is known, or the prior of a parameter of the formula: "
         "lognormal:MEDIAN,SD (SD of the logarithm), normal:MEAN,SD, halfnormal:SCALE or "
-        "uniform:LOW,HIGH. Needed for every parameter.",
+        "uniform:LOW,HIGH. Needed for every parameter. With pooled: before the prior, trajectories "
+        "have values of their own that are alike; with covariates: it is predicted from each "
+        "trajectory's --covariate by a small network.",
     ),
     click.option(
         "--remainder",
@@ -116,7 +118,9 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def check_options(given: Mapping[str, Any], inputs: Sequence[str]) -> None:
+def check_options(
+    given: Mapping[str, Any], inputs: Sequence[str], covariates: Sequence[str] = ()
+) -> None:
     """Refuse options that do not go together, before any data are read.
 
     Raises:
@@ -130,6 +134,13 @@ def check_options(given: Mapping[str, Any], inputs: Sequence[str]) -> None:
         raise ValueError("--drag: expected --dissipation rayleigh beside it")
     if given["held"] and not inputs:
         raise ValueError("--held: expected --input beside it")
+    needed = any(
+        getattr(prior, "hidden", None) is not None for _, prior in given["parameters"] or ()
+    )
+    if needed != bool(covariates):
+        options = ("--covariate", "--parameter NAME=covariates:PRIOR")
+        option, other = reversed(options) if needed else options
+        raise ValueError(f"{option}: expected {other} beside it")
     if given["formula"] is None:
         for name, option in (("parameters", "--parameter"), ("remainder", "--remainder")):
             if given[name]:
@@ -140,14 +151,13 @@ def check_options(given: Mapping[str, Any], inputs: Sequence[str]) -> None:
 
 def make_model(
     data: Trajectories, given: Mapping[str, Any], noise: Noise, seed: int
-) -> tuple[HamiltonianModel, Trajectories]:
-    """The model that the options describe, and the data as it takes them.
+) -> HamiltonianModel:
+    """The model of these data that the options describe.
 
     Raises:
         ValueError: options that do not fit the data or one another.
     """
     import sympgp as sg
-    from sympgp.trajectories import unwrapped
 
     coordinates = data.names[: data.num_dof]
     angles = find_angles(given["angles"], coordinates, data.units)
@@ -157,10 +167,7 @@ def make_model(
         inputs = sg.LearnedInputs(len(data.input_names), interpolation=between)
     periods = {coordinates.index(name): period for name, period in angles.items()}
     energy = _energy(data.num_dof, periods, given, seed)
-    if angles and not energy.angles:
-        # a formula is periodic of itself: only the data have to be continued across the seam
-        data = unwrapped(data, list(angles), list(angles.values()))
-    return sg.HamiltonianModel(energy, _dissipation(given), noise, inputs), data
+    return sg.HamiltonianModel(energy, _dissipation(given), noise, inputs)
 
 
 def find_angles(
@@ -190,17 +197,11 @@ def _energy(
 
     mass, formula = given["mass"], given["formula"]
     on = "state" if mass is None else "q"
-    learned = sg.FourierEnergy(
-        num_dof,
-        given["features"],
-        on=on,
-        periodic=list(periods),
-        period=list(periods.values()),
-        seed=seed,
-    )
+    turns: dict[str, Any] = {"periodic": list(periods), "period": list(periods.values())}
+    learned = sg.FourierEnergy(num_dof, given["features"], on=on, seed=seed, **turns)
     if formula is not None:
         with as_option("formula", "--formula"), as_option("parameters", "--parameter"):
-            physics = sg.PhysicsEnergy(formula, dict(given["parameters"]), num_dof)
+            physics = sg.PhysicsEnergy(formula, dict(given["parameters"]), num_dof, **turns)
             return sg.SumEnergy((physics, learned)) if given["remainder"] else physics
     if mass is None:
         return learned

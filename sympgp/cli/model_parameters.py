@@ -38,7 +38,11 @@ class Angle(click.ParamType):
 
 
 class ParameterPrior(click.ParamType):
-    """A parameter of a formula: ``NAME=NUMBER``, or ``NAME=KIND:NUMBERS`` for a prior."""
+    """A parameter of a formula: ``NAME=NUMBER``, or ``NAME=KIND:NUMBERS`` for a prior.
+
+    Of one that differs by trajectory, ``NAME=pooled:KIND:NUMBERS`` or
+    ``NAME=covariates:KIND:NUMBERS``.
+    """
 
     name = "prior"
 
@@ -50,20 +54,33 @@ class ParameterPrior(click.ParamType):
             return value
         name, _, said = value.partition("=")
         kind, colon, listed = said.rpartition(":")
+        how, differs, kind = kind.rpartition(":")
         try:
             numbers = [float(part) for part in listed.split(",")]
             prior = _prior(kind.strip(), numbers) if colon else numbers[0]
+            prior = _by_trajectory(how.strip(), prior) if differs else prior
             known = bool(name.strip()) and (bool(colon) or len(numbers) == 1)
         except (ValueError, KeyError, TypeError):
             known = False
         if not known:
             self.fail(
                 "expected NAME=NUMBER or NAME=PRIOR, such as k=lognormal:9.8,0.5, m=normal:1,0.1, "
-                f"c=halfnormal:1 or a=uniform:0,2, got {value!r}",
+                f"c=halfnormal:1, a=uniform:0,2 or k=pooled:lognormal:9.8,0.5, got {value!r}",
                 param,
                 ctx,
             )
         return name.strip(), prior
+
+
+def _by_trajectory(how: str, prior: Any) -> Any:
+    """A parameter that differs by trajectory, in the way of this name.
+
+    Raises:
+        KeyError: no such way.
+    """
+    import sympgp as sg
+
+    return {"pooled": sg.Pooled, "covariates": sg.FromCovariates}[how](prior)
 
 
 def _prior(kind: str, numbers: Sequence[float]) -> Any:

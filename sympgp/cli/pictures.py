@@ -76,6 +76,7 @@ def draw(
     trajectory: int = 0,
     dof: int = 0,
     band: str = "latent",
+    covariates: Sequence[float] | None = None,
 ) -> Any:
     """One picture of a posterior or of rollouts.
 
@@ -85,12 +86,13 @@ def draw(
         trajectory: of pictures over time.
         dof: degree of freedom of pictures in phase space.
         band: "latent" or "predictive", of pictures of states over time.
+        covariates: of the field in pictures in phase space, where it needs some.
 
     Returns:
         Axes, one or an array of them.
     """
     if isinstance(source, Posterior):
-        return _draw_posterior(source, kind, trajectory, dof, band)
+        return _draw_posterior(source, kind, trajectory, dof, band, covariates)
     if kind == "energy":
         return plots.energy(source, trajectory=trajectory)
     if kind == "trajectories":
@@ -108,9 +110,11 @@ def _draw_posterior(
     trajectory: int,
     dof: int,
     band: str,
+    covariates: Sequence[float] | None,
 ) -> Any:
     if kind in PHASE_SPACE:
-        return PHASE_SPACE[kind](source, dof=dof, region=_region(source, dof))
+        region = _region(source, dof)
+        return PHASE_SPACE[kind](source, dof=dof, region=region, covariates=covariates)
     if kind == "residuals":
         return plots.residuals(source)
     if kind in ("trajectories", "pairs"):
@@ -134,6 +138,25 @@ def _region(source: Posterior, dof: int) -> plots.Region | None:
     margin = 0.15 * (high - low)
     (q, p) = torch.stack([low - margin, high + margin], 1).tolist()
     return (q[0], q[1]), (p[0], p[1])
+
+
+def covariates_of(
+    source: Posterior | Rollouts, given: Sequence[float] | None
+) -> Sequence[float] | None:
+    """Covariates of the field to draw: the means of the data's where none are given but needed.
+
+    Raises:
+        ValueError: covariates of another number, or where no parameter depends on any.
+    """
+    context = None if isinstance(source, Rollouts) else source.components[0].field.context
+    if context is None or not context.names:
+        if given is not None:
+            raise ValueError("covariates: expected none, since no parameter depends on any")
+        return None
+    if given is None:
+        return context.mean.tolist()
+    context.standardised(given)
+    return given
 
 
 def position(source: Posterior | Rollouts, trajectory: str | None) -> int:

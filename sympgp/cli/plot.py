@@ -6,7 +6,15 @@ from pathlib import Path
 
 import click
 
-from sympgp.cli.parameters import PICTURES, InputFile, OutputFile, refuse_same_file, threads_option
+from sympgp.cli.parameters import (
+    PICTURES,
+    InputFile,
+    OutputFile,
+    Vector,
+    as_option,
+    refuse_same_file,
+    threads_option,
+)
 
 HELP = """Draw pictures of FILE: a posterior (.pt) or the draws of a forecast or rollout (.nc).
 
@@ -39,6 +47,7 @@ Examples:
   sympgp plot fit.pt
   sympgp plot fit.pt --kind residuals
   sympgp plot fit.pt --kind phase -o portrait.png
+  sympgp plot fit.pt --kind phase --covariates 0.8 -o short.png
   sympgp plot ahead.nc --kind bands --band predictive -o ahead.pdf
 """
 
@@ -79,6 +88,13 @@ KINDS = (
     show_default=True,
     help="Bands of the state itself, or of what would be measured of it.",
 )
+@click.option(
+    "--covariates",
+    type=Vector("numbers separated by commas, such as 0.8"),
+    metavar="NUMBERS",
+    help="Of pictures in phase space: covariates of the trajectory whose field to draw, where a "
+    "parameter depends on them.  [default: the means of the data's]",
+)
 @threads_option
 @click.option(
     "-o",
@@ -92,6 +108,7 @@ def plot(
     trajectory: str | None,
     dof: int,
     band: str,
+    covariates: tuple[float, ...] | None,
     output: Path | None,
 ) -> None:
     """Draw pictures."""
@@ -100,21 +117,23 @@ def plot(
 
     refuse_same_file(file, output)
     source = pictures.read(file)
-    known = pictures.kinds_of(source)
-    kinds = kinds or tuple(kind for kind in known if kind != "section")
+    possible = pictures.kinds_of(source)
+    kinds = kinds or tuple(kind for kind in possible if kind != "section")
     for kind in kinds:
-        if kind not in known:
-            raise ValueError(f"--kind: {file} can be drawn as {', '.join(known)}, not as {kind}")
+        if kind not in possible:
+            raise ValueError(f"--kind: {file} can be drawn as {', '.join(possible)}, not as {kind}")
     index = pictures.position(source, trajectory)
     num_dof = len(source.names) // 2
     if dof >= num_dof:
         raise ValueError(f"--dof: expected a number from 0 to {num_dof - 1}, got {dof}")
+    with as_option("covariates", "--covariates"):
+        known = pictures.covariates_of(source, covariates)
     paths = _paths(output or file.with_suffix(".png"), kinds)
     for path in paths:
         refuse_same_file(file, path)
         check_writable(path)
     for kind, path in zip(kinds, paths, strict=True):
-        pictures.save(pictures.draw(source, kind, index, dof, band), path)
+        pictures.save(pictures.draw(source, kind, index, dof, band, known), path)
         click.echo(f"Wrote {path}")
 
 

@@ -49,6 +49,7 @@ Examples:
   sympgp rollout fit.pt --x0 1.0,0.0 --until 20 --step 0.05 -o new.nc
   sympgp rollout fit.pt --x0 -1.0,0.5 --x0 2,0 --until 20 --without-dissipation -o new.nc
   sympgp rollout fit.pt --x0 1.0,0.0 --until 20 --inputs torque.csv -o new.nc
+  sympgp rollout fit.pt --x0 1.0,0.0 --covariates 0.8 --until 20 -o new.nc
 """
 
 until_option = click.option(
@@ -182,6 +183,14 @@ def forecast(
 @step_option
 @inputs_option
 @inputs_time_option
+@click.option(
+    "--covariates",
+    type=Vector("numbers separated by commas, such as 0.8"),
+    multiple=True,
+    metavar="NUMBERS",
+    help="Covariates of the new trajectories, where a parameter depends on them: once for all, or "
+    "once for each --x0 in the same order.",
+)
 @samples_option
 @seed_option
 @threads_option
@@ -202,6 +211,7 @@ def rollout(
     step: float | None,
     inputs: Path | None,
     inputs_time: str,
+    covariates: tuple[tuple[float, ...], ...],
     samples: int,
     seed: int,
     without_dissipation: bool,
@@ -223,8 +233,9 @@ def rollout(
     signal = read_inputs(posterior, inputs, inputs_time)
     if without_dissipation:
         posterior = posterior.without_dissipation()
-    how = {"num_samples": samples, "seed": seed, "discrepancy": discrepancy}
-    with as_option("inputs", "--inputs"):
+    how: dict[str, Any] = {"num_samples": samples, "seed": seed, "discrepancy": discrepancy}
+    how["covariates"] = _rows(covariates)
+    with as_option("inputs", "--inputs"), as_option("covariates", "--covariates"):
         new = posterior.rollout(x0, times, inputs=signal, **how)
     new.to_netcdf(output)
     click.echo(describe_rollouts(new))
@@ -234,6 +245,17 @@ def rollout(
 
         pictures.save(pictures.draw(new, "bands"), plot)
         click.echo(f"Wrote {plot}")
+
+
+def _rows(covariates: tuple[tuple[float, ...], ...]) -> Any:
+    """Covariates of new trajectories, all of one width; None without any.
+
+    Raises:
+        ValueError: rows of several widths.
+    """
+    if len({len(row) for row in covariates}) > 1:
+        raise ValueError("--covariates: expected as many numbers each time")
+    return list(covariates) or None
 
 
 def _check_width(states: tuple[tuple[float, ...], ...], names: tuple[str, ...]) -> None:

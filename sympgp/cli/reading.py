@@ -86,15 +86,17 @@ def read_alike(
 ) -> Trajectories:
     """Read new trajectories of a posterior's system, from columns of the same names.
 
-    Momenta that were never observed are in no file; inputs are in every one.
+    Momenta that were never observed are in no file; inputs are in every one, and so are covariates
+    that a parameter depends on.
 
     Raises:
         ValueError: the file cannot be read.
     """
     names, n = posterior.names, posterior.num_dof
     momenta = () if bool(posterior.unobserved[n:].all()) else names[n:]
-    inputs = posterior.data.input_names
-    return read(path, text, q=names[:n], p=momenta, u=inputs, time=time, trajectory=trajectory)
+    context = posterior.components[0].field.context
+    columns = {"u": posterior.data.input_names, "covariates": context and context.names}
+    return read(path, text, q=names[:n], p=momenta, time=time, trajectory=trajectory, **columns)
 
 
 def read_inputs(posterior: Posterior, path: Path | None, time: str) -> Any:

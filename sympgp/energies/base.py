@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sympgp.phase_space import CanonicalScaling
@@ -57,6 +57,14 @@ class Basis(ABC):
         Or their tangents, where far draws of a Gaussian would be functions of another kind.
         """
         return self
+
+    def joined_by(self, context: Context) -> tuple[Basis, Int[Tensor, " weights"]]:
+        """For the trajectories of another context, and where each weight stands there.
+
+        Where energies differ by trajectory, the context has others that joined; new weights are
+        those that nothing stands at, and the place of weights that are gone is -1.
+        """
+        return self, torch.arange(self.num_weights, device=self.prior_variance.device)
 
     @property
     def num_context(self) -> int:

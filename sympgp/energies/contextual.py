@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -140,8 +140,9 @@ def unwrapped(parameters: Any) -> tuple[Any, dict[str, ByTrajectory]]:
 class Context:
     """By what an energy tells trajectories apart: columns behind the states it is asked at.
 
-    These are a number, 0 for a typical trajectory, 1 to N for those of the data and N + 1 for a
-    new one, and the standardised covariates; a typical trajectory's columns are all zero.
+    These are a number, 0 for a typical trajectory, 1 to N for those of the data, N + 1 for a new
+    one and N + 2 to N + 1 + M for those that joined later, and the standardised covariates; a
+    typical trajectory's columns are all zero.
 
     Attributes:
         labels: N names of the trajectories.
@@ -149,6 +150,8 @@ class Context:
         mean: (C,) of the covariates.
         stddev: (C,).
         covariates: (N, C) standardised.
+        joined: M names of trajectories that a posterior was conditioned on.
+        joined_covariates: (M, C) standardised; None where there are none of them.
     """
 
     labels: tuple[str, ...]
@@ -156,6 +159,8 @@ class Context:
     mean: Float[Tensor, " covariates"]
     stddev: Float[Tensor, " covariates"]
     covariates: Float[Tensor, "paths covariates"]
+    joined: tuple[str, ...] = ()
+    joined_covariates: Float[Tensor, "more covariates"] | None = None
 
     @classmethod
     def of(cls, data: Trajectories, pooled: bool, by_covariates: bool) -> Context:
@@ -212,7 +217,33 @@ class Context:
     def to(self, like: Tensor) -> Context:
         """The same on another tensor's device and in its type."""
         moved = (self.mean.to(like), self.stddev.to(like), self.covariates.to(like))
-        return Context(self.labels, self.names, *moved)
+        more = None if self.joined_covariates is None else self.joined_covariates.to(like)
+        return Context(self.labels, self.names, *moved, self.joined, more)
+
+    def joined_by(self, labels: tuple[str, ...], covariates: Any = None) -> Context:
+        """With these trajectories in place of those that joined before.
+
+        Args:
+            labels: M names.
+            covariates: (M, C) where some are used.
+
+        Raises:
+            ValueError: as ``standardised``; too many trajectories.
+        """
+        if len(labels) > MOST_TRAJECTORIES:
+            raise ValueError(
+                f"data: expected at most {MOST_TRAJECTORIES} trajectories where a parameter "
+                f"differs by trajectory, got {len(labels)}"
+            )
+        x = self.standardised(covariates).expand(len(labels), -1)
+        return replace(self, joined=labels, joined_covariates=x)
+
+    def shown(self) -> tuple[tuple[str, ...], Float[Tensor, "paths width"]]:
+        """Names and columns of the trajectories that joined, of the data's own where none did."""
+        if self.joined_covariates is None:
+            return self.labels, self.known()
+        number = torch.arange(len(self.joined)).to(self.mean) + (self.count + 2)
+        return self.joined, torch.cat([number.unsqueeze(1), self.joined_covariates], 1)
 
     def known(self) -> Float[Tensor, "paths width"]:
         """Columns of the data's own trajectories."""

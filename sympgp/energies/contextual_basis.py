@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sympgp.energies.base import GradientMap, Linearized
@@ -63,6 +63,11 @@ class ContextualBasis(NonlinearBasis):
         """Width D of a state alone."""
         return len(self.inner.scale)
 
+    @property
+    def angles(self) -> dict[int, float]:
+        """Those of the formula."""
+        return self.inner.angles
+
     def split(self, w: Float[Tensor, "*draws weights"]) -> tuple[Tensor, ...]:
         """Weights of the formula, and of each effect."""
         sizes = [self.inner.num_weights, *(effect.num_weights for effect in self.effects)]
@@ -72,6 +77,23 @@ class ContextualBasis(NonlinearBasis):
         """With networks linear about ``w``."""
         pairs = zip(self.effects, self.split(w)[1:], strict=True)
         return replace(self, effects=tuple(effect.tangent(own) for effect, own in pairs))
+
+    def joined_by(self, context: Context) -> tuple[ContextualBasis, Int[Tensor, " weights"]]:
+        """With a deviation for each trajectory that joined, behind that of a new one."""
+        least = self.context.count + 1
+        more = least + len(context.joined)
+        places, begin, effects = [torch.arange(self.inner.num_weights)], self.inner.num_weights, []
+        for effect in self.effects:
+            own = replace(effect, deviations=more if effect.deviations else 0)
+            stays, gone = min(least, effect.deviations), max(0, effect.deviations - least)
+            rest = effect.num_weights - effect.deviations
+            places.append(begin + torch.arange(stays))
+            places.append(torch.full((gone,), -1))
+            places.append(begin + own.deviations + torch.arange(rest))
+            effects.append(own)
+            begin += own.num_weights
+        found = ContextualBasis(self.inner, tuple(effects), context)
+        return found, torch.cat(places).to(self.prior_variance.device)
 
     def weights_at(self, w: Tensor, number: Tensor, x: Tensor) -> Float[Tensor, "*batch params"]:
         """Weights of the formula for trajectories, (..., K); of draws (S, P) for numbers (S, B)."""
@@ -218,18 +240,19 @@ class ContextualBasis(NonlinearBasis):
     ) -> dict[str, Tensor]:
         """``"k[label]"`` of each trajectory, and of pooled ones ``"k[new]"`` and ``"k spread"``.
 
-        A new trajectory has these covariates (C,), or the data's means. The last is half the width
-        of the central 68% of trajectories about the population's median.
+        They are those that joined, or the data's own where none did (``Context.shown``). A new
+        trajectory has these covariates (C,), or the data's means. The last is half the width of
+        the central 68% of trajectories about the population's median.
         """
         found: dict[str, Tensor] = {}
-        rows = self.context.covariates.split(1)
-        every = [self._of(w, i + 1, x) for i, x in enumerate(rows)]
+        labels, rows = self.context.shown()
+        every = [self._of(w, int(row[0]), row[1:].unsqueeze(0)) for row in rows]
         x = self._covariates(w, covariates)
         typical = self.weights_at(w, torch.zeros_like(w[:, :1]).long(), x.expand(len(w), 1, -1))
         typical = typical.squeeze(1)
         for effect in self.effects:
             name, prior = self.names[effect.parameter], self.priors[effect.parameter]
-            pairs = zip(self.context.labels, every, strict=True)
+            pairs = zip(labels, every, strict=True)
             found |= {f"{name}[{label}]": own[name] for label, own in pairs}
             if not effect.deviations:
                 continue

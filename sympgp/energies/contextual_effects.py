@@ -128,8 +128,9 @@ class ParameterEffect:
 
     Attributes:
         parameter: its place among the formula's parameters.
-        deviations: number of deviations ``delta ~ N(0, variance)``, one for each of N trajectories
-            and one for a new one; zero where trajectories do not deviate.
+        deviations: number of deviations ``delta ~ N(0, variance)``, one for each of N trajectories,
+            one for a new one, and one for each that joined later; zero where trajectories do not
+            deviate.
         variance: of the deviations.
         network: g; None where there is none.
     """

@@ -24,6 +24,11 @@ from sympgp.energies.physics_basis import Formula, PhysicsBasis
 from sympgp.energies.priors import Prior, prior_of
 from sympgp.phase_space import split
 
+AROUND = 25
+"""States at which an energy is compared with that of one turn on."""
+SAME = 1e-9
+"""Share of an energy that rounding may change."""
+
 
 def check_callable(formula: Formula, basis: PhysicsBasis, x: Tensor) -> None:
     """Shape and derivatives of a function's result, state by state and for several draws."""
@@ -73,6 +78,32 @@ def _check_result(found: object, shape: tuple[int, ...]) -> None:
         raise ValueError(f"formula: expected real numbers, got {found.dtype}")
     if not found.requires_grad:
         raise ValueError("formula: expected a differentiable result, got one without a gradient")
+
+
+def check_periodic(basis: PhysicsBasis, angles: Mapping[int, float]) -> None:
+    """Whether H is the same one turn on, at states all around and whatever the parameters.
+
+    Raises:
+        ValueError: an angle in which it is not.
+    """
+    dim = len(basis.scale)
+    x = torch.linspace(0.2, 0.9, AROUND * dim).to(basis.scale).reshape(AROUND, dim)
+    for k, period in angles.items():
+        x[:, k] = period * torch.linspace(-0.47, 0.51, AROUND).to(x)
+    generic = torch.linspace(-0.7, 0.9, basis.num_weights).to(x)
+    for k, period in angles.items():
+        ahead = x.clone()
+        ahead[:, k] += period
+        for w in (torch.zeros_like(generic), generic, -generic.flip(0)):
+            here, there = basis.value(x, w), basis.value(ahead, w)
+            known = here.isfinite() & there.isfinite()
+            size = torch.cat([here[known], there[known]]).abs().max() if bool(known.any()) else 0.0
+            if bool(((there - here)[known].abs() > SAME * size).any()):
+                name = coordinate_names(dim // 2)[k]
+                raise ValueError(
+                    f"formula: expected an energy that is periodic in the angle {name}, of period "
+                    f"{period:.6g}; it is not (it has to be so for all values of the parameters)"
+                )
 
 
 def sorted_parameters(parameters: Mapping[str, Any]) -> tuple[dict[str, Prior], dict[str, float]]:

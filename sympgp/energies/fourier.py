@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sympgp.energies.angles import checked_angles
 from sympgp.energies.base import Energy, Hyperparameters, LogNormal
 from sympgp.energies.fourier_basis import FourierBasis, polynomial_terms
 from sympgp.energies.spectral_points import (
@@ -100,7 +101,7 @@ class FourierEnergy(Energy):
         self.quadratic = quadratic
         self.separable = separable
         self.on = on
-        self.periodic, self.period = _angles(periodic, period, num_dof, on)
+        self.periodic, self.period = checked_angles(periodic, period, num_dof, on)
         self.frequencies = frequencies
         self.seed = seed
         self.num_half = int(0.5 * separable * num_features) if on == "state" else 0
@@ -232,32 +233,3 @@ class FourierEnergy(Energy):
         )
         other._angular = self._angular
         return other
-
-
-def _angles(
-    periodic: Sequence[int], period: float | Sequence[float | int], num_dof: int, on: str
-) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Check the indices of periodic coordinates and their periods; both in order."""
-    last = num_dof - 1
-    for i in periodic:
-        if isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < 2 * num_dof:
-            raise ValueError(f"periodic: expected indices from 0 to {last}, got {i!r}")
-        if i > last:
-            raise ValueError(
-                f"periodic: expected coordinates, from 0 to {last}; entry {i} of the state is the "
-                f"momentum of coordinate {i - num_dof}"
-            )
-    if len(set(periodic)) < len(periodic):
-        raise ValueError(f"periodic: expected every index once, got {tuple(periodic)}")
-    if periodic and on == "p":
-        raise ValueError('periodic: expected none for a function of momenta, on="p"')
-    every = [period] * len(periodic) if isinstance(period, (int, float)) else list(period)
-    if len(every) != len(periodic):
-        raise ValueError(
-            f"period: expected one number or one for each of {len(periodic)} periodic "
-            f"coordinates, got {period!r}"
-        )
-    if not all(0.0 < one < math.inf for one in every):
-        raise ValueError(f"period: expected positive numbers, got {period!r}")
-    order = sorted(range(len(every)), key=lambda i: periodic[i])
-    return tuple(periodic[i] for i in order), tuple(float(every[i]) for i in order)

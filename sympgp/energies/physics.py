@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sympgp.energies.angles import checked_angles
 from sympgp.energies.base import Energy, Hyperparameters, LogNormal
 from sympgp.energies.contextual import Context, unwrapped
 from sympgp.energies.contextual_basis import ContextualBasis
 from sympgp.energies.contextual_effects import CovariateNetwork, ParameterEffect
 from sympgp.energies.formula_checks import (
     check_callable,
+    check_periodic,
     check_signature,
     check_string,
     sorted_parameters,
@@ -50,11 +52,15 @@ class PhysicsEnergy(Energy):
             a quantile function, or a number where it is known. Of a parameter that differs by
             trajectory, ``Pooled(distribution)`` or ``FromCovariates(distribution)``.
         num_dof: degrees of freedom n.
+        periodic: indices of the coordinates that are angles, from 0 to n - 1: data of them may be
+            wrapped or not, and pictures show one turn.
+        period: their period in user units, one number or one a periodic coordinate.
 
     Raises:
         ValueError: a formula that cannot be read, returns the wrong shape, is not differentiable
             or does not depend on one of the parameters; parameters without priors, or that are
-            not in the formula.
+            not in the formula; an angle in which the formula is not periodic, that is a momentum
+            or no entry of the state, or is named twice; a period that is not positive.
 
     Example:
         >>> from torch.distributions import LogNormal
@@ -68,10 +74,14 @@ class PhysicsEnergy(Energy):
         formula: str | Formula,
         parameters: Mapping[str, Any] | None = None,
         num_dof: int = 1,
+        *,
+        periodic: Sequence[int] = (),
+        period: float | int | Sequence[float | int] = 2.0 * math.pi,
     ) -> None:
         if isinstance(num_dof, bool) or not isinstance(num_dof, int) or num_dof < 1:
             raise ValueError(f"num_dof: expected a whole number of at least 1, got {num_dof!r}")
         self.formula, self.num_dof = formula, num_dof
+        self.periodic, self.period = checked_angles(periodic, period, num_dof)
         plain, self.differing = unwrapped({} if parameters is None else parameters)
         priors, known = sorted_parameters(plain)
         self.names, self.priors = tuple(priors), tuple(priors.values())
@@ -91,6 +101,13 @@ class PhysicsEnergy(Energy):
             check_callable(formula, self._in_user_units(generic), generic)
         else:
             raise ValueError(f"formula: expected a string or a function, got {formula!r}")
+        if self.periodic:
+            check_periodic(self._in_user_units(torch.zeros(1, dtype=torch.float64)), self.angles)
+
+    @property
+    def angles(self) -> dict[int, float]:
+        """Coordinates that are angles, and their periods in user units."""
+        return dict(zip(self.periodic, self.period, strict=True))
 
     def in_units(self, scaling: CanonicalScaling) -> PhysicsEnergy:
         """``H~(z) = H(center + scale z) / energy_scale``.
@@ -163,10 +180,10 @@ class PhysicsEnergy(Energy):
             units = (torch.zeros_like(one), one, one.new_ones(()))
         else:
             units = (scaling.center, scaling.scale, scaling.energy_scale)
-        known = (self.known_names, self.known_values)
+        rest = (self.known_names, self.known_values, *units, tuple(self.angles.items()))
         if isinstance(self.formula, str):
-            return ExpressionBasis(self.formula, self.names, self.priors, *known, *units)
-        return CallableBasis(self.formula, self.names, self.priors, *known, *units)
+            return ExpressionBasis(self.formula, self.names, self.priors, *rest)
+        return CallableBasis(self.formula, self.names, self.priors, *rest)
 
     def redraw(self, seed: int) -> PhysicsEnergy:
         """The same: nothing is drawn."""

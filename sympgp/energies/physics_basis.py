@@ -35,6 +35,7 @@ class PhysicsBasis(NonlinearBasis):
         center: (D,) user units.
         scale: (D,) user units per scaled unit.
         energy_scale: user energy per scaled energy.
+        periods: coordinates that are angles, with their periods in user units.
     """
 
     formula: str | Formula
@@ -45,10 +46,16 @@ class PhysicsBasis(NonlinearBasis):
     center: Float[Tensor, " dim"]
     scale: Float[Tensor, " dim"]
     energy_scale: Float[Tensor, ""]
+    periods: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
         self.num_weights = len(self.names)
         self.prior_variance = self.scale.new_ones(self.num_weights)
+
+    @property
+    def angles(self) -> dict[int, float]:
+        """Coordinates that H is periodic in, and their periods in user units."""
+        return dict(self.periods)
 
     def values(self, w: Float[Tensor, "*draws weights"]) -> dict[str, Tensor]:
         """The unknown parameters in user units, by name, each of shape (...)."""

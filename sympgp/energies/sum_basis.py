@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sympgp.energies.base import Basis, GradientMap, Linearized
+from sympgp.energies.contextual import Context
 from sympgp.energies.contextual_basis import ContextualBasis
 from sympgp.energies.nonlinear import NonlinearBasis
 from sympgp.energies.physics_basis import PhysicsBasis
@@ -132,6 +133,16 @@ class SumBasis(Basis):
         """Each part about its own weights."""
         pairs = zip(self.parts, self.split(w), strict=True)
         return replace(self, parts=tuple(part.about(own) for part, own in pairs))
+
+    def joined_by(self, context: Context) -> tuple[SumBasis, Int[Tensor, " weights"]]:
+        """Each part for itself."""
+        parts, places, begin = [], [], 0
+        for part in self.parts:
+            found, own = part.joined_by(context)
+            parts.append(found)
+            places.append(torch.where(own < 0, own, own + begin))
+            begin += found.num_weights
+        return replace(self, parts=tuple(parts)), torch.cat(places)
 
     def tangent_map(
         self, w: Float[Tensor, " weights"], change: Float[Tensor, "*draws weights"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sympgp.dissipation import ScaledDissipation, undamped
@@ -289,6 +289,12 @@ class HamiltonianField:
             return self.basis.prior_variance
         return torch.cat([self.basis.prior_variance, self.driven.prior_variance])
 
-    def fixed(self, theta: Float[Tensor, " params"]) -> FixedField:
-        """The field of one parameter vector, with nothing left to find."""
-        return FixedField(self, theta)
+    def fixed(self, theta: Float[Tensor, " params"], free: Tensor | None = None) -> FixedField:
+        """The field of one parameter vector, with a few entries, or nothing, left to find."""
+        return FixedField.of(self, theta, free)
+
+    def joined_by(self, context: Context) -> tuple[HamiltonianField, Int[Tensor, " params"]]:
+        """For trajectories that join, and where each parameter stands there, see ``Basis``."""
+        basis, places = self.basis.joined_by(context)
+        rest = torch.arange(self.num_parameters - self.basis.num_weights, device=places.device)
+        return self.with_basis(basis), torch.cat([places, basis.num_weights + rest])

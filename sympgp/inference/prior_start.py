@@ -26,6 +26,7 @@ from sympgp.inference.discrepancy import EXACT, autocorrelation_time, defect_pos
 from sympgp.inference.elbo import bound_of_draws
 from sympgp.inference.following import Following
 from sympgp.inference.gauss_newton import _stratified
+from sympgp.inference.gaussian import as_component
 from sympgp.inference.linearised import node_states, of_search, window_means
 from sympgp.inference.search import CORRELATED, LAST_WINDOW, OSCILLATION, WORSE, Search
 from sympgp.inference.start import Prepared
@@ -205,7 +206,7 @@ class PriorStart:
             self.checkpoint,
             self._reporter(name),
         )
-        trained = found.q.component(component)
+        trained = as_component(found.q, component)
         search.theta, search.noise_std = trained.theta, trained.noise_std
         self._follow(window_means(trained))
         search.iterations += found.steps

@@ -14,6 +14,7 @@ from sympgp.inference.ascent import Ascended, Schedule, ascend
 from sympgp.inference.base import Report
 from sympgp.inference.checkpoint import Checkpoint
 from sympgp.inference.elbo import bound_of_draws
+from sympgp.inference.gaussian import as_component
 from sympgp.inference.linearised import joined, linearised, node_states, window_means
 from sympgp.integrators import FixedStepIntegrator
 from sympgp.noise import ScaledNoise
@@ -166,7 +167,7 @@ def train(
     fall, error = _fall(start, end.q, density)
     if fall > SURE * error:
         return component, end, f"{name}: training lowered the bound by {fall:.1f} nats: undone"
-    return end.q.component(component), end, ""
+    return as_component(end.q, component), end, ""
 
 
 def _fall(

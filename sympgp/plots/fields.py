@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sympgp.plots import style
 from sympgp.plots.choice import Coordinate
+from sympgp.plots.contours import draw_lines, shade_levels
 from sympgp.plots.levels import even_levels, spread_levels
 from sympgp.plots.plane import FieldPosterior, Plane, Region, make_plane
 from sympgp.plots.turns import Wrap, path_pieces
 from sympgp.rollouts import Rollouts
-from sympgp.trajectories import StateDerivatives, Trajectories
+from sympgp.trajectories import StateDerivatives, Trajectories, as_tensor
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 else:
     Axes = Any
-
-Extend = Literal["neither", "min", "max", "both"]
 
 RELATIVE_LEVELS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
@@ -37,6 +36,7 @@ def phase_portrait(
     region: Region | None = None,
     size: int = 41,
     wrap: Wrap = None,
+    covariates: Any = None,
 ) -> Axes:
     """Streamlines of the mean field over its uncertainty, with the data on top.
 
@@ -62,19 +62,21 @@ def phase_portrait(
         size: grid points along each axis.
         wrap: angles to draw within one turn, as for :func:`bands`: the whole turn unless
             ``region`` says less.
+        covariates: (C,) where a parameter depends on them: the field is that of a new trajectory
+            with these.
 
     Raises:
         ValueError: a coordinate that is not there; a region that is empty, or is needed because
-            a coordinate was not observed.
+            a coordinate was not observed; covariates that are missing or wrong.
     """
     plane = make_plane(posterior, data, dof, coordinates, at, region, rollouts, size, wrap)
-    mean, stddev = _components(posterior, plane)
+    mean, stddev = _components(posterior, plane, covariates)
     typical = np.sqrt((mean**2).mean((1, 2), keepdims=True)).clip(np.finfo(float).tiny)
     relative = np.sqrt(((stddev / typical) ** 2).mean(0))
     axes = style.panels(ax, 1, 1, (6.4, 4.8))
     panel = axes[0, 0]
     text = "std of the field / its typical size"
-    _shade(panel, plane, relative, np.array(RELATIVE_LEVELS), style.UNCERTAINTY_MAP, text)
+    shade_levels(panel, plane, relative, np.array(RELATIVE_LEVELS), style.UNCERTAINTY_MAP, text)
     panel.streamplot(
         plane.q,
         plane.p,
@@ -87,7 +89,7 @@ def phase_portrait(
     )
     if rollouts is not None:
         _draw_paths(panel, plane, rollouts)
-    _finish(axes, plane, posterior, ax, _undriven(posterior))
+    _finish(axes, plane, posterior, ax, covariates, _undriven(posterior))
     return panel
 
 
@@ -102,6 +104,7 @@ def vector_field(
     region: Region | None = None,
     size: int = 61,
     wrap: Wrap = None,
+    covariates: Any = None,
 ) -> np.ndarray:
     """Mean and standard deviation of dq/dt and dp/dt over the plane of one degree of freedom.
 
@@ -117,6 +120,7 @@ def vector_field(
         region: the part to draw.
         size: grid points along each axis.
         wrap: angles to draw within one turn.
+        covariates: of the trajectory whose field is drawn.
 
     Returns:
         Axes (2, 2): dq/dt above dp/dt, mean beside standard deviation.
@@ -125,16 +129,18 @@ def vector_field(
         ValueError: as :func:`phase_portrait`; another number of axes than four.
     """
     plane = make_plane(posterior, data, dof, coordinates, at, region, None, size, wrap)
-    mean, stddev = _components(posterior, plane)
+    mean, stddev = _components(posterior, plane, covariates)
     axes = style.panels(ax, 2, 2, (4.6, 3.5))
     for row, d in enumerate(plane.axes):
         text = style.rate_label(posterior.names[d], posterior.units)
         bound = np.abs(mean[row]).max()
         levels = even_levels(np.array([-bound, bound]), 14)
-        _shade(axes[row, 0], plane, mean[row], levels, style.SIGNED_MAP, f"mean of {text}")
+        shade_levels(axes[row, 0], plane, mean[row], levels, style.SIGNED_MAP, f"mean of {text}")
         levels = spread_levels(stddev[row])
-        _shade(axes[row, 1], plane, stddev[row], levels, style.UNCERTAINTY_MAP, f"std of {text}")
-    _finish(axes, plane, posterior, ax, _undriven(posterior))
+        shade_levels(
+            axes[row, 1], plane, stddev[row], levels, style.UNCERTAINTY_MAP, f"std of {text}"
+        )
+    _finish(axes, plane, posterior, ax, covariates, _undriven(posterior))
     return axes
 
 
@@ -149,6 +155,7 @@ def hamiltonian(
     region: Region | None = None,
     size: int = 61,
     wrap: Wrap = None,
+    covariates: Any = None,
 ) -> np.ndarray:
     """Contours of the Hamiltonian's mean beside those of its standard deviation.
 
@@ -167,7 +174,7 @@ def hamiltonian(
         ValueError: as :func:`phase_portrait`; another number of axes than two.
     """
     plane = make_plane(posterior, data, dof, coordinates, at, region, None, size, wrap)
-    energy = posterior.hamiltonian(plane.x)
+    energy = posterior.hamiltonian(plane.x, **_known(covariates))
     mean, stddev = (style.numbers(v).reshape(size, size) for v in (energy.mean, energy.stddev))
     axes = style.panels(ax, 1, 2, (5.2, 4.0))
     text = style.energy_label("H", posterior.names, posterior.units)
@@ -178,81 +185,26 @@ def hamiltonian(
         (stddev, spread_levels(stddev), style.UNCERTAINTY_MAP, f"std of {text}"),
     )
     for panel, (values, levels, colours, said) in zip(axes[0], maps, strict=True):
-        _shade(panel, plane, values, levels, colours, said)
-        _draw_lines(panel, plane, values, levels)
-    _finish(axes, plane, posterior, ax)
+        shade_levels(panel, plane, values, levels, colours, said)
+        draw_lines(panel, plane, values, levels)
+    _finish(axes, plane, posterior, ax, covariates)
     return axes[0]
 
 
-def _components(posterior: FieldPosterior, plane: Plane) -> tuple[np.ndarray, np.ndarray]:
+def _known(covariates: Any) -> dict[str, Any]:
+    """Covariates as an argument, which posteriors without any need not have."""
+    return {} if covariates is None else {"covariates": covariates}
+
+
+def _components(
+    posterior: FieldPosterior, plane: Plane, covariates: Any
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of the plane's two components on the grid, (2, G, G) each."""
-    field = posterior.vector_field(plane.x)
+    field = posterior.vector_field(plane.x, **_known(covariates))
     shape = (2, len(plane.p), len(plane.q))
     parts = (style.numbers(v)[:, list(plane.axes)].T for v in (field.mean, field.stddev))
     mean, stddev = (part.reshape(shape) for part in parts)
     return mean, stddev
-
-
-def _shade(
-    panel: Axes, plane: Plane, values: np.ndarray, levels: np.ndarray, colours: str, text: str
-) -> None:
-    """Filled contours, their colours in equal steps from level to level."""
-    import matplotlib
-    from matplotlib.colors import BoundaryNorm, ListedColormap
-
-    # the darkest shades would hide lines and data
-    scale = matplotlib.colormaps[colours]
-    if colours != style.SIGNED_MAP:
-        scale = ListedColormap(scale(np.linspace(0.0, 0.75, 256)))
-    below, above = values.min() < levels[0], values.max() > levels[-1]
-    extend: Extend = (
-        "both" if below and above else "min" if below else "max" if above else "neither"
-    )
-    norm = BoundaryNorm(levels, scale.N, extend=extend)
-    shade = panel.contourf(plane.q, plane.p, values, levels, cmap=scale, norm=norm, extend=extend)
-    # of many levels every second one, zero among them
-    ticks = levels if len(levels) < 12 else levels[np.abs(levels).argmin() % 2 :: 2]
-    bar = panel.figure.colorbar(shade, ax=panel, ticks=ticks)
-    bar.ax.set_yticklabels([f"{tick:.6g}" for tick in bar.get_ticks()])
-    bar.set_label(style.two_lines(text))
-    _mark_far(panel, plane)
-
-
-def _draw_lines(panel: Axes, plane: Plane, values: np.ndarray, levels: np.ndarray) -> None:
-    """Lines of equal value with the values written on them."""
-    from matplotlib.patheffects import AbstractPathEffect, withStroke
-
-    inside = levels[(levels > values.min()) & (levels < values.max())]
-    if not len(inside):
-        return
-    look: dict[str, Any] = {"colors": style.DATA, "linewidths": 0.6, "linestyles": "solid"}
-    lines = panel.contour(plane.q, plane.p, values, inside, **look)
-    halo: list[AbstractPathEffect] = [withStroke(linewidth=2.0, foreground="white")]
-    for text in panel.clabel(lines, inline=False, fontsize=7, fmt="%.6g", zorder=3.0):
-        text.set_path_effects(halo)
-        text.set_color(style.DATA)
-        x, y = text.get_position()
-        inner = _is_inner(x, plane.q) and _is_inner(y, plane.p)
-        text.set_visible(inner)
-
-
-def _is_inner(value: float, axis: np.ndarray) -> bool:
-    """Whether a text is so far from the border that it is not cut off."""
-    return bool(0.05 < (value - axis[0]) / (axis[-1] - axis[0]) < 0.95)
-
-
-def _mark_far(panel: Axes, plane: Plane) -> None:
-    """Hatch where no data are near."""
-    if plane.far is None or not plane.far.any():
-        return
-    import matplotlib
-
-    hatch = "////"
-    with matplotlib.rc_context({"hatch.color": style.GUIDE, "hatch.linewidth": 0.4}):
-        far = plane.far.astype(float)
-        panel.contourf(plane.q, plane.p, far, [0.5, 1.5], colors="none", hatches=[hatch])
-        # an empty polygon, for the legend only
-        panel.fill([], [], facecolor="white", hatch=hatch, linewidth=0, label="far from data")
 
 
 def _draw_paths(panel: Axes, plane: Plane, rollouts: Rollouts) -> None:
@@ -275,8 +227,23 @@ def _undriven(posterior: FieldPosterior) -> str:
     return f"without inputs ({', '.join(names)} = 0)" if names else ""
 
 
+def _at_covariates(posterior: FieldPosterior, covariates: Any) -> str:
+    """What is said of the trajectory whose field it is."""
+    data = posterior.data
+    if covariates is None or not isinstance(data, Trajectories):
+        return ""
+    values = as_tensor(covariates, "covariates").reshape(-1).tolist()
+    pairs = zip(data.covariate_names, values, strict=False)
+    return "at " + ", ".join(style.value_label(name, v, data.units) for name, v in pairs)
+
+
 def _finish(
-    axes: np.ndarray, plane: Plane, posterior: FieldPosterior, ax: Any, note: str = ""
+    axes: np.ndarray,
+    plane: Plane,
+    posterior: FieldPosterior,
+    ax: Any,
+    covariates: Any,
+    note: str = "",
 ) -> None:
     """Data, labels and limits of every panel; what holds for all of them once."""
     known = plane.observed[np.isfinite(plane.observed).all(1)]
@@ -290,4 +257,5 @@ def _finish(
         panel.set_ylabel(style.label(names[1], posterior.units))
         panel.set_xlim(plane.q[0], plane.q[-1])
         panel.set_ylim(plane.p[0], plane.p[-1])
-    style.legend(axes, ax is None, note=", ".join(filter(None, (plane.title, note))))
+    notes = (plane.title, _at_covariates(posterior, covariates), note)
+    style.legend(axes, ax is None, note=", ".join(filter(None, notes)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -66,10 +66,10 @@ class FieldPosterior(Protocol):
     def angles(self) -> Mapping[str, float]:
         """Periods of the coordinates that are angles, by name."""
 
-    def vector_field(self, x: Tensor) -> Moments:
+    def vector_field(self, x: Tensor, *, covariates: Any = None) -> Moments:
         """dx/dt at states (B, 2n)."""
 
-    def hamiltonian(self, x: Tensor) -> Moments:
+    def hamiltonian(self, x: Tensor, *, covariates: Any = None) -> Moments:
         """The energy at states (B, 2n)."""
 
 

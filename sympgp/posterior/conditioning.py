@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy import stats
 from scipy.ndimage import median_filter
 from torch import Tensor
 
 from sympgp.noise import ScaledNoise
 from sympgp.posterior.component import Component
+from sympgp.posterior.joining import informed, join
 from sympgp.posterior.states import WindowStates
 from sympgp.shooting.layout import Nodes, Windows
 from sympgp.shooting.levenberg_marquardt import Solution, levenberg_marquardt
@@ -50,6 +51,7 @@ class Followed:
         nodes: the data, scaled, with the weights of their residuals.
         windows: shooting windows.
         defect_std: of the jumps between them.
+        theta: (P,) parameters, those that were free as found.
         states: (N + 1, D) path at the nodes.
         solution: of the last search.
         noise: as known.
@@ -59,6 +61,7 @@ class Followed:
     nodes: Nodes
     windows: Windows
     defect_std: float
+    theta: Float[Tensor, " params"]
     states: Float[Tensor, "nodes dim"]
     solution: Solution
     noise: ScaledNoise
@@ -113,8 +116,8 @@ def check_new_data(posterior: Posterior, data: Trajectories) -> Trajectories:
     context = posterior.components[0].field.context
     if context is None:
         return named
-    rows = context.new(named.covariates if context.names else None)
-    return named.with_context(rows.expand(len(named), -1))
+    joined = context.joined_by(named.labels, named.covariates if context.names else None)
+    return named.with_context(joined.shown()[1])
 
 
 def condition(posterior: Posterior, data: Trajectories) -> Posterior:
@@ -123,8 +126,10 @@ def condition(posterior: Posterior, data: Trajectories) -> Posterior:
     nodes = Nodes.from_data(data, posterior.scaling, posterior.interpolation)
     components, misfit = [], torch.zeros(())
     for component in posterior.components:
-        found = follow(component, nodes, solver_step(posterior))
-        components.append(component.with_states(_window_states(component, found)))
+        wide, free = join(component, data)
+        found = follow(wide, nodes, solver_step(posterior), free)
+        states, precision = _window_states(wide, found)
+        components.append(informed(wide, free, found.theta, precision).with_states(states))
         residual = ((found.states - nodes.values) / component.noise_std)[nodes.mask]
         misfit = misfit + _size(residual, component.noise_dof) / len(posterior.components)
     if float(misfit) > MISFIT:
@@ -150,8 +155,12 @@ def solver_step(posterior: Posterior) -> float:
     return float(posterior.diagnostics.solver_step / posterior.scaling.time_scale)
 
 
-def follow(component: Component, nodes: Nodes, step: float) -> Followed:
+def follow(
+    component: Component, nodes: Nodes, step: float, free: Int[Tensor, " free"] | None = None
+) -> Followed:
     """States along the data for the component's mode, on windows like those of the fit.
+
+    Parameters that are ``free`` are searched for together with the states.
 
     From short windows that may come apart to the fit's own: with the field known, states between
     them need no other start than straight lines through the observations.
@@ -161,15 +170,16 @@ def follow(component: Component, nodes: Nodes, step: float) -> Followed:
     stages = [(FIRST_WINDOW, FIRST_DEFECT), (own.spacing, 0.1 * FIRST_DEFECT)]
     stages.append((math.inf, 0.0) if joined else (own.spacing, own.jump_std))
     noise = known_noise(component)
-    states = interpolated(nodes, 1 if noise.dof is None else MEDIAN_OF)
+    states, theta = interpolated(nodes, 1 if noise.dof is None else MEDIAN_OF), component.theta
     for duration, defect in stages:
         windows = Windows.of_duration(nodes, duration)
         found = settle(
-            component, component.theta, component.noise_std, nodes, windows, defect, states, step
+            component, theta, component.noise_std, nodes, windows, defect, states, step, free
         )
         states = states.clone()
         states[windows.nodes.reshape(-1)] = found.path.flatten(0, 1)
-    return Followed(nodes, windows, defect, states, found, noise, step)
+        theta = component.field.fixed(theta, free).whole(found.estimate.theta)
+    return Followed(nodes, windows, defect, theta, states, found, noise, step)
 
 
 def settle(
@@ -181,14 +191,15 @@ def settle(
     defect_std: float,
     states: Float[Tensor, "nodes dim"],
     step: float,
+    free: Int[Tensor, " free"] | None = None,
 ) -> Solution:
-    """Search for the states with parameters and noise known."""
+    """Search for the states with noise and parameters known, all but those that are free."""
     noise = replace(known_noise(component), known=noise_std)
-    field = component.field.fixed(theta)
+    field = component.field.fixed(theta, free)
     inflation = torch.full_like(noise_std, 1.0 / noise.information)
     problem = Problem(nodes, windows, field, noise, step)
     start = states[windows.start]
-    estimate = Estimate(theta[:0], start, noise_std, defect_std, inflation)
+    estimate = Estimate(theta[field.free], start, noise_std, defect_std, inflation)
     return levenberg_marquardt(
         problem, estimate, max_iterations=MAX_ITERATIONS, tolerance=TOLERANCE
     )
@@ -217,14 +228,19 @@ def interpolated(nodes: Nodes, width: int) -> Float[Tensor, "nodes dim"]:
     return torch.as_tensor(states).to(nodes.values)
 
 
-def _window_states(component: Component, found: Followed) -> WindowStates:
-    """Conditional distributions of the states given theta, from one full linearisation."""
+def _window_states(
+    component: Component, found: Followed
+) -> tuple[WindowStates, Float[Tensor, "params params"]]:
+    """Distributions of the states given theta, and the data's precision of theta without them.
+
+    From one full linearisation.
+    """
     solution, windows = found.solution, found.windows
-    estimate = replace(solution.estimate, theta=component.theta)
+    estimate = replace(solution.estimate, theta=found.theta)
     problem = Problem(solution.nodes, windows, component.field, found.noise, found.step)
     path, end, _ = problem.evaluate(estimate)
-    linear = linearize(component.field, component.theta, path, solution.nodes, windows, found.step)
+    linear = linearize(component.field, found.theta, path, solution.nodes, windows, found.step)
     chain = problem.eliminate(linear, estimate, end)
-    return WindowStates.about(
-        problem, estimate.start, chain, found.defect_std, component.window_states.spacing
-    )
+    spacing = component.window_states.spacing
+    states = WindowStates.about(problem, estimate.start, chain, found.defect_std, spacing)
+    return states, problem.normal_equations(linear, estimate, chain)[0]

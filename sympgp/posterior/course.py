@@ -1,4 +1,4 @@
-"""How a field's inputs run along a path, piece by piece between their breaks, in scaled time."""
+"""Times of a path, and how inputs run along it, piece by piece between their breaks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sympgp.phase_space import CanonicalScaling
+from sympgp.trajectories import as_tensor
 from sympgp.trajectories.signals import Signal
 
 Rate = Callable[[Any], Tensor]
@@ -59,3 +60,17 @@ class Course:
 
 def _straight(left: float, first: Tensor, slope: Tensor) -> Rate:
     return lambda t: first + (t - left) * slope
+
+
+def as_times(times: Any) -> list[float]:
+    """Times as numbers, checked to increase.
+
+    Raises:
+        ValueError: none at all, not finite, or not strictly increasing.
+    """
+    values = as_tensor(times, "times")
+    if values.dim() != 1 or not len(values):
+        raise ValueError(f"times: expected shape (T,), got {tuple(values.shape)}")
+    if not bool(values.isfinite().all()) or not bool((values.diff() > 0).all()):
+        raise ValueError("times: expected finite, strictly increasing values")
+    return [float(t) for t in values]

@@ -14,12 +14,12 @@ from torch import Tensor
 from sympgp.integrators import Integrator
 from sympgp.phase_space import CanonicalScaling
 from sympgp.posterior import found, prediction
+from sympgp.posterior.course import as_times
 from sympgp.posterior.diagnostics import Diagnostics
 from sympgp.posterior.draws import FunctionDraws, Marginal, mixture_moments
 from sympgp.posterior.exact_component import ExactComponent
 from sympgp.posterior.field import FieldPosterior
 from sympgp.posterior.identification import identification
-from sympgp.posterior.posterior import as_times
 from sympgp.rollouts import Rollouts
 from sympgp.trajectories import StateDerivatives
 

@@ -201,7 +201,7 @@ def by_trajectory(posterior: FieldPosterior, every: dict[str, Any]) -> dict[str,
         return {}
     found: dict[str, list[str]] = {}
     for name in every:
-        own = [f"{name}[{label}]" for label in context.labels]
+        own = [f"{name}[{label}]" for label in context.shown()[0]]
         if all(one in every for one in own):
             found[name] = own + [n for n in (f"{name}[new]", f"{name} spread") if n in every]
     return found

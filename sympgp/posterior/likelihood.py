@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from sympgp.noise import log_density
 from sympgp.posterior.component import Component
 from sympgp.posterior.conditioning import Followed, check_new_data, follow, settle, solver_step
+from sympgp.posterior.joining import join
 from sympgp.shooting.layout import Nodes, Windows
 from sympgp.shooting.sensitivities import (
     INITIAL_VARIANCE,
@@ -38,9 +39,11 @@ def log_likelihood(
     data = check_new_data(posterior, data)
     nodes = Nodes.from_data(data, posterior.scaling, posterior.interpolation)
     step = solver_step(posterior)
-    draws = posterior.sample(num_samples, seed)
+    # Parameters that differ by trajectory are drawn for each of the new ones.
+    wide = tuple(join(component, data, seed)[0] for component in posterior.components)
+    draws = replace(posterior, components=wide).sample(num_samples, seed)
     parts = []
-    for component, part in zip(posterior.components, draws.parts, strict=False):
+    for component, part in zip(wide, draws.parts, strict=False):
         found = follow(component, nodes, step)
         rows = [
             _predictive(component, found, theta, noise)

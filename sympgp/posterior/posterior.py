@@ -13,14 +13,14 @@ from torch import Tensor
 
 from sympgp.integrators import Integrator
 from sympgp.posterior import prediction, residuals
-from sympgp.posterior.course import Course
+from sympgp.posterior.course import Course, as_times
 from sympgp.posterior.diagnostics import Diagnostics
 from sympgp.posterior.draws import Marginal, new_context
 from sympgp.posterior.field import FieldPosterior
 from sympgp.posterior.residuals import FitCheck, Residuals
 from sympgp.posterior.summary import summarize
 from sympgp.rollouts import Rollouts
-from sympgp.trajectories import Trajectories, as_tensor
+from sympgp.trajectories import Trajectories
 
 if TYPE_CHECKING:
     from gpytorch.distributions import MultitaskMultivariateNormal
@@ -188,9 +188,10 @@ class Posterior(FieldPosterior):
         The posterior over the field, the friction and the noise stays what it was; the states of
         ``data`` are inferred under it, jointly with it, so that ``forecast``, ``fitted``,
         ``initial_states`` and ``residuals`` of the result are about the new trajectories. A few
-        observations are enough, and some coordinates may be missing throughout. Parameters that
-        differ by trajectory are those of one new trajectory in each draw, which the new data do
-        not change; covariates are the data's own.
+        observations are enough, and some coordinates may be missing throughout. Of parameters that
+        differ by trajectory each new one has its own, which is inferred with its states from the
+        population's and its data; ``parameters()`` names them in place of the former ones.
+        Covariates are the data's own.
 
         Warns:
             MisfitWarning: the new data do not follow the field.
@@ -296,17 +297,3 @@ class Posterior(FieldPosterior):
                 f"trajectory: expected a number from 0 to {len(self.data) - 1}, got {index!r}"
             )
         return index
-
-
-def as_times(times: Any) -> list[float]:
-    """Times as numbers, checked to increase.
-
-    Raises:
-        ValueError: none at all, not finite, or not strictly increasing.
-    """
-    values = as_tensor(times, "times")
-    if values.dim() != 1 or not len(values):
-        raise ValueError(f"times: expected shape (T,), got {tuple(values.shape)}")
-    if not bool(values.isfinite().all()) or not bool((values.diff() > 0).all()):
-        raise ValueError("times: expected finite, strictly increasing values")
-    return [float(t) for t in values]

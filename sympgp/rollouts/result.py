@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sympgp.integrators import DivergenceWarning
 from sympgp.rollouts.statistics import kept_mean, kept_quantiles, kept_std
-from sympgp.trajectories.checks import check_names
+from sympgp.trajectories.naming import check_names
 from sympgp.trajectories.paths import check_writable
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from sympgp.phase_space import join, split
 from sympgp.systems.forcing import Forcing, Push
 from sympgp.systems.reference import advance
 from sympgp.trajectories import ArrayLike, Trajectories, as_tensor
-from sympgp.trajectories.checks import numbered
+from sympgp.trajectories.naming import numbered
 from sympgp.trajectories.signals import Interpolation
 
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sympgp.trajectories.checks import numbered
+from sympgp.trajectories.naming import numbered
 
 DEFAULT_LABEL = "trajectory"
 # In brackets of one kind, which may hold another pair of them.

@@ -1,14 +1,14 @@
 """The container of observed trajectories."""
 
-import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from sympgp.trajectories import checks
+from sympgp.trajectories import checks, naming
 from sympgp.trajectories.arrays import ArrayLike
+from sympgp.trajectories.joining import joined, rows_between
 from sympgp.trajectories.readers import Readers
 from sympgp.trajectories.tables import Table
 from sympgp.trajectories.writers import Writers
@@ -90,42 +90,41 @@ class Trajectories(Readers, Writers):
         x = checks.split_states(states, dtype)
         t = checks.split_times(times, len(x), dtype)
         u = None if inputs is None else checks.split_states(inputs, dtype, "inputs")
-        self.labels = checks.check_labels(labels, len(x))
+        self.labels = naming.check_labels(labels, len(x))
         checks.check_shapes(t, x, self.labels)
         # One device, that of the first states; copies, so that later changes stay outside.
         device = x[0].device
         self.times = tuple(part.detach().to(device, copy=True) for part in t)
         self.states = tuple(part.detach().to(device, copy=True) for part in x)
         checks.check_values(self.times, self.states, self.labels)
-        self.names = checks.check_names(names, self.state_dim, "names")
+        self.names = naming.check_names(names, self.state_dim, "names")
         self.inputs = None
         if u is not None:
             checks.check_inputs(u, t, self.labels)
             self.inputs = tuple(part.detach().to(device, copy=True) for part in u)
-        self.input_names = checks.check_names(
+        self.input_names = naming.check_names(
             input_names, 0 if u is None else u[0].shape[1], "input_names"
         )
         self.covariates, self.context = None, None
         if covariates is not None:
             self.covariates = checks.check_covariates(covariates, dtype, self.labels).to(device)
-        self.covariate_names = checks.check_names(
+        self.covariate_names = naming.check_names(
             covariate_names,
             0 if self.covariates is None else self.covariates.shape[1],
             "covariate_names",
         )
         every = self.names + self.input_names + self.covariate_names
-        checks.check_distinct(every, "covariate_names, names and input_names")
-        self.units = checks.check_units(units, every)
+        naming.check_distinct(every, "covariate_names, names and input_names")
+        self.units = naming.check_units(units, every)
 
     @classmethod
     def _from_table(cls, table: Table, units: Mapping[str, str]) -> "Trajectories":
         units = {**table.units, **units}
-        if table.dated:
-            if units.setdefault("time", "s") != "s":
-                raise ValueError(
-                    f"units: expected 's' for times that are dates, got {units['time']!r} "
-                    "(they become seconds after the first)"
-                )
+        if table.dated and units.setdefault("time", "s") != "s":
+            raise ValueError(
+                f"units: expected 's' for times that are dates, got {units['time']!r} "
+                "(they become seconds after the first)"
+            )
         return cls(
             table.times,
             table.states,
@@ -186,7 +185,7 @@ class Trajectories(Readers, Writers):
             if (t.diff() <= 0).any():
                 raise ValueError(
                     f"dtype: expected times that stay strictly increasing, but some of "
-                    f"{checks.describe(i, self.labels)} coincide in {dtype} (times that begin "
+                    f"{naming.describe(i, self.labels)} coincide in {dtype} (times that begin "
                     "near 0 need fewer digits)"
                 )
         inputs = None if self.inputs is None else move(self.inputs)
@@ -228,7 +227,7 @@ class Trajectories(Readers, Writers):
             None if inputs is None else list(inputs),
             names=self.names,
             units=self.units,
-            labels=checks.make_distinct([self.labels[i] for i in chosen]),
+            labels=naming.make_distinct([self.labels[i] for i in chosen]),
             input_names=self.input_names,
             covariates=rows(self.covariates),
             covariate_names=self.covariate_names,
@@ -266,24 +265,7 @@ class Trajectories(Readers, Writers):
             ValueError: If nothing at all is left, or a single point of some trajectory and
                 ``drop_single`` is not set.
         """
-        rows = [(t >= start) & (t < stop) for t in self.times]
-        chosen = []
-        for i, (x, keep) in enumerate(zip(self.states, rows, strict=True)):
-            if not x[keep].isfinite().any() or (drop_single and keep.sum() == 1):
-                continue
-            if keep.sum() == 1:
-                raise ValueError(
-                    f"between: expected two or more points of {checks.describe(i, self.labels)} "
-                    f"in [{start}, {stop}), or none, got one (drop_single=True leaves it out)"
-                )
-            chosen.append(i)
-        if not chosen:
-            raise ValueError(
-                f"between: nothing is observed in [{start}, {stop}); the times run "
-                f"from {min(t[0].item() for t in self.times)} "
-                f"to {max(t[-1].item() for t in self.times)}"
-            )
-        return self._select(chosen, [rows[i] for i in chosen])
+        return self._select(*rows_between(self, start, stop, drop_single))
 
     def _select(self, chosen: Sequence[int], rows: Sequence[slice | Tensor]) -> "Trajectories":
         """Return some rows of some trajectories."""
@@ -304,24 +286,7 @@ class Trajectories(Readers, Writers):
         Raises:
             ValueError: If there is nothing to join, or columns or units differ.
         """
-        if not parts:
-            raise ValueError("concatenate: expected at least one container, got none")
-        first = parts[0]
-        for kind in ("names", "input_names", "covariate_names"):
-            checks.check_same(kind, [getattr(part, kind) for part in parts])
-        known = [part.covariates.to(first.device) for part in parts if part.covariates is not None]
-        return cls(
-            [t for part in parts for t in part.times],
-            [x for part in parts for x in part.states],
-            None if first.inputs is None else [u for part in parts for u in part.inputs or ()],
-            names=first.names,
-            units=checks.merge_units([part.units for part in parts]),
-            labels=checks.make_distinct([label for part in parts for label in part.labels]),
-            input_names=first.input_names,
-            covariates=torch.cat(known) if known else None,
-            covariate_names=first.covariate_names,
-            dtype=functools.reduce(torch.promote_types, [part.dtype for part in parts]),
-        )
+        return cls(**joined(parts))
 
     def __add__(self, other: "Trajectories") -> "Trajectories":
         return self.concatenate([self, other])

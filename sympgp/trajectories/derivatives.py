@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sympgp.trajectories import checks
+from sympgp.trajectories import checks, naming
 from sympgp.trajectories.arrays import ArrayLike, as_tensor
 
 
@@ -66,8 +66,8 @@ class StateDerivatives:
         self.states = x.detach().clone()
         self.derivatives = rates.detach().to(x.device, copy=True)
         self._check_values()
-        self.names = checks.check_names(names, x.shape[1], "names")
-        self.units = checks.check_units(units, self.names)
+        self.names = naming.check_names(names, x.shape[1], "names")
+        self.units = naming.check_units(units, self.names)
 
     def _check_values(self) -> None:
         for name, wrong, expected in (

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from sympgp.trajectories.arrays import as_seconds, as_tensor
-from sympgp.trajectories.checks import numbered
 from sympgp.trajectories.columns import DEFAULT_LABEL, Roles, suggest
 from sympgp.trajectories.dataset import AXES, COVARIATES
+from sympgp.trajectories.naming import numbered
 from sympgp.trajectories.tables import Table, complete
 
 if TYPE_CHECKING:
