@@ -18,9 +18,14 @@ if TYPE_CHECKING:
         StateDependentFriction,
     )
     from sympgp.energies import (
+        DissipativeNetworkEnergy,
         FourierEnergy,
+        FreeEnergy,
         FromCovariates,
+        KANEnergy,
         KnownKinetic,
+        LagrangianEnergy,
+        NetworkEnergy,
         PhysicsEnergy,
         Pooled,
         QuadraticKinetic,
@@ -28,10 +33,16 @@ if TYPE_CHECKING:
         SumEnergy,
     )
     from sympgp.inference import (
+        MAP,
         NUTS,
+        SGHMC,
+        DeepEnsemble,
         DerivativeRegression,
         ExactGP,
         GaussNewton,
+        Laplace,
+        MCDropout,
+        MeanFieldVI,
         StochasticVI,
         fit,
     )
@@ -47,7 +58,7 @@ if TYPE_CHECKING:
         Tao4,
         Yoshida4,
     )
-    from sympgp.models import SSGP, HamiltonianModel
+    from sympgp.models import DHNN, HNN, LNN, SSGP, HamiltonianModel, NeuralODE
     from sympgp.noise import GaussianNoise, StudentTNoise
     from sympgp.phase_space import symplectic_matrix
     from sympgp.posterior import Posterior, load
@@ -58,6 +69,21 @@ __version__ = "0.1.0"
 
 # Where each public name lives; PyTorch and the rest are loaded with the first name used.
 _MODULES = {
+    "DeepEnsemble": "inference",
+    "DHNN": "models",
+    "DissipativeNetworkEnergy": "energies",
+    "FreeEnergy": "energies",
+    "HNN": "models",
+    "LNN": "models",
+    "LagrangianEnergy": "energies",
+    "NeuralODE": "models",
+    "MAP": "inference",
+    "Laplace": "inference",
+    "MCDropout": "inference",
+    "MeanFieldVI": "inference",
+    "SGHMC": "inference",
+    "KANEnergy": "energies",
+    "NetworkEnergy": "energies",
     "NUTS": "inference",
     "RK4": "integrators",
     "SSGP": "models",
@@ -108,10 +134,20 @@ _MODULES = {
 }
 
 __all__ = [
+    "DHNN",
+    "LNN",
+    "MAP",
+    "Laplace",
+    "MCDropout",
+    "MeanFieldVI",
+    "SGHMC",
     "NUTS",
+    "HNN",
     "RK4",
     "SSGP",
     "Conservative",
+    "DeepEnsemble",
+    "DissipativeNetworkEnergy",
     "Dopri5",
     "FourierEnergy",
     "Friction",
@@ -121,6 +157,11 @@ __all__ = [
     "GaussianNoise",
     "HamiltonianModel",
     "ImplicitMidpoint",
+    "KANEnergy",
+    "NetworkEnergy",
+    "FreeEnergy",
+    "LagrangianEnergy",
+    "NeuralODE",
     "Posterior",
     "Rollouts",
     "StochasticVI",

@@ -368,7 +368,7 @@ X = randn(6, 2)
             MODEL,
             StateDerivatives(X, X),
             {"inference": GaussNewton()},
-            "inference: expected ExactGP",
+            r"inference: expected DerivativeRegression\(\), .*MAP\(\) for pairs .*got GaussNewton$",
         ),
     ],
 )

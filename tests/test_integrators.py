@@ -184,6 +184,7 @@ def pendulum_energies(integrator: FixedStepIntegrator, num_steps: int) -> tuple[
     return pendulum_energy(integrator.solve(pendulum, x0, times)), times
 
 
+@pytest.mark.slow
 def test_energy_of_the_implicit_midpoint_does_not_drift():
     drift, oscillation = drift_and_oscillation(*pendulum_energies(ImplicitMidpoint(0.1), 3_000))
     assert (drift < 0.3 * oscillation).all()

@@ -12,7 +12,7 @@ from torch.distributions import LogNormal
 
 import sympgp as sg
 from sympgp.energies import PhysicsEnergy
-from sympgp.posterior.component import GaussianComponent, SampledComponent
+from sympgp.posterior import GaussianComponent, SampledComponent
 from sympgp.posterior.joining import informed, join
 from sympgp.systems import Pendulum
 

@@ -35,6 +35,7 @@ SYSTEMS = [
     Pendulum(friction=0.05, mass=1.0, length=1.3, gravity=9.81, half_width=1.0),
     Duffing(),
     Duffing(friction=0.05),
+    Duffing(0.1, alpha=1.0, beta=2.0),
     DoublePendulum(),
     DoublePendulum(friction=0.05, masses=(1.0, 0.3), lengths=(0.6, 1.4), gravity=5.0),
     SpringPendulum(),
@@ -191,6 +192,22 @@ def test_duffing_starts_uniformly_between_two_energies():
     assert abs((energy <= 1.0).double().mean() - share) < 0.015
 
 
+@pytest.mark.parametrize(("alpha", "beta"), [(-4.0, 0.3), (1.0, 2.0), (0.0, 5.0)])
+def test_duffing_starts_between_two_energies_of_its_own_scale(alpha, beta):
+    system = Duffing(alpha=alpha, beta=beta)
+    unit = alpha**2 / beta if alpha else 1.0
+    energy = system.hamiltonian(system.sample_initial(500, seed=0)) / unit
+    assert 0.5 <= energy.min() < 0.6 and 1.9 < energy.max() <= 2.0
+    # the force is the spring's, and so are the wells of a negative stiffness
+    q = torch.tensor([[0.0, 0.0], [1.5, 0.0]], dtype=torch.float64)
+    expected = -alpha * q[:, 0] - beta * q[:, 0] ** 3
+    torch.testing.assert_close(system.vector_field(q)[:, 1], expected)
+    if alpha < 0:
+        bottom = torch.tensor([math.sqrt(-alpha / beta), 0.0], dtype=torch.float64)
+        assert float(system.vector_field(bottom).abs().max()) < 1e-12
+        assert float(system.hamiltonian(bottom)) == pytest.approx(-(alpha**2) / beta / 4)
+
+
 def test_the_oscillator_starts_at_amplitudes_between_a_half_and_three_halves():
     system = HarmonicOscillator(mass=5.0, stiffness=0.2)
     amplitude = (2 * system.hamiltonian(system.sample_initial(1000, seed=5))).sqrt()
@@ -256,6 +273,8 @@ def test_irregular_states_lie_on_the_exact_solution():
     [
         (lambda: Pendulum(friction=-0.1), "friction: expected a finite number, at least 0, got -0"),
         (lambda: Duffing(friction=math.nan), "friction: expected a finite number"),
+        (lambda: Duffing(alpha=math.inf), "alpha: expected a finite number, got inf"),
+        (lambda: Duffing(beta=0.0), "beta: expected a positive number, got 0"),
         (lambda: HarmonicOscillator(mass=0.0), "mass: expected a positive number, got 0"),
         (lambda: HarmonicOscillator(stiffness=-1.0), "stiffness: expected a finite number, at le"),
         (lambda: Pendulum(half_width=0.0), "half_width: expected a positive number, got 0"),

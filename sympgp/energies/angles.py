@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+
+from sympgp.energies.arguments import is_number
 
 
 def checked_angles(
@@ -22,6 +23,8 @@ def checked_angles(
             that is not positive, or another number of them.
     """
     last = num_dof - 1
+    if not isinstance(periodic, Sequence) or isinstance(periodic, str):
+        raise ValueError(f"periodic: expected indices such as (0,), got {periodic!r}")
     for i in periodic:
         if isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < 2 * num_dof:
             raise ValueError(f"periodic: expected indices from 0 to {last}, got {i!r}")
@@ -34,13 +37,13 @@ def checked_angles(
         raise ValueError(f"periodic: expected every index once, got {tuple(periodic)}")
     if periodic and on == "p":
         raise ValueError('periodic: expected none for a function of momenta, on="p"')
-    every = [period] * len(periodic) if isinstance(period, (int, float)) else list(period)
+    every = list(period) if isinstance(period, Sequence) else [period] * len(periodic)
     if len(every) != len(periodic):
         raise ValueError(
             f"period: expected one number or one for each of {len(periodic)} periodic "
             f"coordinates, got {period!r}"
         )
-    if not all(0.0 < one < math.inf for one in every):
+    if not all(is_number(one) and one > 0 for one in every):
         raise ValueError(f"period: expected positive numbers, got {period!r}")
     order = sorted(range(len(every)), key=lambda i: periodic[i])
     return tuple(periodic[i] for i in order), tuple(float(every[i]) for i in order)

@@ -41,6 +41,9 @@ class Basis(ABC):
         prior_variance: (P,).
         linear: whether H is linear in w; features do then without ``w``.
         separable: whether ``H = T(p) + V(q)`` whatever the weights.
+        has_energy: whether there is an H; a field of another kind may have none.
+        canonical: whether the slope is ``grad H``, so that the field is ``J grad H``.
+        lossless: whether the field loses nothing by itself, so that all that does stands beside it.
         context: of energies that differ by trajectory, the columns that may stand behind the
             states wherever these are asked for; derivatives are by the states alone. None else.
     """
@@ -49,6 +52,9 @@ class Basis(ABC):
     prior_variance: Float[Tensor, " weights"]
     linear: bool = True
     separable: bool = False
+    has_energy: bool = True
+    canonical: bool = True
+    lossless: bool = True
     context: Context | None = None
 
     def about(self, w: Float[Tensor, " weights"]) -> Basis:
@@ -185,11 +191,14 @@ class Energy(ABC):
     Attributes:
         pooled: whether trajectories deviate from one another for no known reason.
         by_covariates: whether they differ by their covariates.
+        dissipates: whether the field has gains and losses of its own, not ``J grad H`` alone, so
+            that no dissipation can stand beside it.
     """
 
     num_dof: int
     pooled: bool = False
     by_covariates: bool = False
+    dissipates: bool = False
 
     def in_context(self, context: Context) -> Energy:
         """The same energy for these trajectories, before ``in_units``.
@@ -222,6 +231,11 @@ class Energy(ABC):
     def angles(self) -> dict[int, float]:
         """Coordinates that are angles, and their periods in user units."""
         return {}
+
+    @property
+    def has_layers(self) -> bool:
+        """Whether training has to begin at weights that are drawn, as that of networks."""
+        return False
 
     def __add__(self, other: Energy) -> Energy:
         """The sum of two energies, see ``SumEnergy``."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sympgp.energies.arguments import check_positive
 from sympgp.trajectories import Trajectories, as_tensor
 
 MOST_TRAJECTORIES = 1000
@@ -67,7 +67,7 @@ class Pooled(ByTrajectory):
     seed = 0
 
     def __post_init__(self) -> None:
-        _check_positive("spread", self.spread)
+        check_positive("spread", self.spread)
 
 
 @dataclass(frozen=True)
@@ -110,14 +110,8 @@ class FromCovariates(ByTrajectory):
         if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in units):
             raise ValueError(f"hidden: expected whole numbers of at least 1, got {self.hidden!r}")
         object.__setattr__(self, "hidden", units)
-        _check_positive("effect", self.effect)
-        _check_positive("spread", self.spread)
-
-
-def _check_positive(name: str, value: Any) -> None:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name}: expected a positive number, got {value!r}")
+        check_positive("effect", self.effect)
+        check_positive("spread", self.spread)
 
 
 def unwrapped(parameters: Any) -> tuple[Any, dict[str, ByTrajectory]]:

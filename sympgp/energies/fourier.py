@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sympgp.energies.angles import checked_angles
+from sympgp.energies.arguments import check_count, is_number
 from sympgp.energies.base import Energy, Hyperparameters, LogNormal
 from sympgp.energies.fourier_basis import FourierBasis, polynomial_terms
 from sympgp.energies.spectral_points import (
@@ -90,9 +91,8 @@ class FourierEnergy(Energy):
         seed: int = 0,
     ) -> None:
         for name, count in (("num_dof", num_dof), ("num_features", num_features)):
-            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-                raise ValueError(f"{name}: expected a whole number of at least 1, got {count!r}")
-        if isinstance(separable, bool) or not 0 <= separable <= 1:
+            check_count(name, count)
+        if not (is_number(separable) and 0 <= separable <= 1):
             raise ValueError(f"separable: expected a share in [0, 1], got {separable!r}")
         if on not in ("state", "q", "p"):
             raise ValueError(f'on: expected "state", "q" or "p", got {on!r}')

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sympgp.energies.arguments import check_count
 from sympgp.energies.base import Energy, Hyperparameters, LogNormal
 from sympgp.energies.kinetic_basis import KineticBasis, KnownKineticBasis, QuadraticKineticBasis
 from sympgp.phase_space import CanonicalScaling, split
@@ -34,9 +35,8 @@ class Kinetic(Energy, ABC):
     """
 
     def __init__(self, num_dof: int | None = None) -> None:
-        whole = isinstance(num_dof, int) and not isinstance(num_dof, bool)
-        if num_dof is not None and not (whole and num_dof >= 1):
-            raise ValueError(f"num_dof: expected a whole number of at least 1, got {num_dof!r}")
+        if num_dof is not None:
+            check_count("num_dof", num_dof)
         self.num_dof = 1 if num_dof is None else num_dof
         self.adapts = num_dof is None
         self._scaling: CanonicalScaling | None = None

@@ -157,8 +157,10 @@ def gradient(function: Callable[[Tensor], Tensor], z: Tensor, keep: bool) -> Ten
     # Plain reverse mode costs a third of torch.func.grad, but does not nest inside its transforms.
     if torch._C._are_functorch_transforms_active():
         return torch.func.grad(lambda leaf: function(leaf).sum())(z)
+    # A slice taken while nothing is recorded says that it is, but views of it bypass it.
+    recorded = torch.is_grad_enabled() and z.requires_grad
     with torch.enable_grad():
-        leaf = z if z.requires_grad else z.detach().requires_grad_(True)
+        leaf = z if recorded else z.detach().requires_grad_(True)
         total = function(leaf).sum()
         if not total.requires_grad:
             return torch.zeros_like(z)

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sympgp.energies.angles import checked_angles
+from sympgp.energies.arguments import check_count
 from sympgp.energies.base import Energy, Hyperparameters, LogNormal
 from sympgp.energies.contextual import Context, unwrapped
 from sympgp.energies.contextual_basis import ContextualBasis
@@ -78,8 +79,7 @@ class PhysicsEnergy(Energy):
         periodic: Sequence[int] = (),
         period: float | int | Sequence[float | int] = 2.0 * math.pi,
     ) -> None:
-        if isinstance(num_dof, bool) or not isinstance(num_dof, int) or num_dof < 1:
-            raise ValueError(f"num_dof: expected a whole number of at least 1, got {num_dof!r}")
+        check_count("num_dof", num_dof)
         self.formula, self.num_dof = formula, num_dof
         self.periodic, self.period = checked_angles(periodic, period, num_dof)
         plain, self.differing = unwrapped({} if parameters is None else parameters)

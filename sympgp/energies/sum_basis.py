@@ -45,6 +45,9 @@ class SumBasis(Basis):
         self.prior_variance = torch.cat([part.prior_variance for part in self.parts])
         self.linear = all(part.linear for part in self.parts)
         self.separable = all(part.separable for part in self.parts)
+        self.has_energy = all(part.has_energy for part in self.parts)
+        self.canonical = all(part.canonical for part in self.parts)
+        self.lossless = all(part.lossless for part in self.parts)
         # All have the context of the same trajectories.
         first = next((part for part in self.parts if isinstance(part, ContextualBasis)), None)
         if first is not None:

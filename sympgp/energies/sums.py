@@ -34,6 +34,9 @@ class SumEnergy(Energy):
     flexible remainder takes over part of the physics, and the parameters are as uncertain as
     their priors.
 
+    Fields of other kinds are added as fields: ``J grad H + f`` of an energy and a
+    :class:`~sympgp.energies.FreeEnergy`, which is then a model without an energy.
+
     Hyperparameters of the parts are named ``"fourier.lengthscale"``: by the class, numbered where
     several parts are of one (``"fourier2.lengthscale"``).
 
@@ -80,6 +83,7 @@ class SumEnergy(Energy):
             )
         self.pooled = any(part.pooled for part in flat)
         self.by_covariates = any(part.by_covariates for part in flat)
+        self.dissipates = any(part.dissipates for part in flat)
         self._spread: Tensor | None = None
         self._states: Tensor | None = None
         self._nominal: Tensor | None = None
@@ -180,6 +184,11 @@ class SumEnergy(Energy):
     def angles(self) -> dict[int, float]:
         """Those of any part."""
         return {k: period for part in self.parts for k, period in part.angles.items()}
+
+    @property
+    def has_layers(self) -> bool:
+        """Whether any part has."""
+        return any(part.has_layers for part in self.parts)
 
     def check(self, x: Float[Tensor, "batch dim"]) -> None:
         """Try the formulas among the parts on states in user units.

@@ -29,7 +29,8 @@ class BoundField:
 
     Attributes:
         separable: whether ``H = T(p) + V(q)``.
-        conservative: whether energy is kept: no dissipation and no inputs.
+        canonical: whether ``gradient`` is ``grad H``, as of an energy it is.
+        conservative: whether the field is ``J grad H``: no dissipation and no inputs.
     """
 
     def __init__(self, family: HamiltonianField, theta: Float[Tensor, "*draws params"]) -> None:
@@ -38,7 +39,9 @@ class BoundField:
         self.weights = w
         self.slope = family.basis.gradient_map(w)
         self.separable = family.basis.separable
-        self.conservative = not family.num_inputs and family.dissipation.lossless
+        self.canonical = family.basis.canonical
+        closed = not family.num_inputs and family.dissipation.lossless
+        self.conservative = self.canonical and closed
         constant = family.dissipation.constant
         turn = family.structure(self.rho) if constant else family.symplectic(theta)
         self.flow_map = self.slope.transformed(turn)
@@ -63,7 +66,10 @@ class BoundField:
         return self.family.basis.value(z, self.weights)
 
     def gradient(self, z: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch dim"]:
-        """``grad H(z)``; z may have a context behind it."""
+        """``grad H(z)``, or the covector ``J' f`` of a field that is not canonical.
+
+        z may have a context behind it.
+        """
         return self.slope(z)
 
     def flow(
@@ -90,13 +96,14 @@ class TrajectoryField:
     Attributes:
         field: of points with a context behind them.
         context: (c,) of one trajectory, or (B, c) of the trajectories it is asked at.
-        separable, conservative: as of the field.
+        separable, conservative, canonical: as of the field.
     """
 
     def __init__(self, field: BoundField, context: Float[Tensor, "*some width"]) -> None:
         self.field, self.context = field, context
         self.family, self.theta = field.family, field.theta
         self.separable, self.conservative = field.separable, field.conservative
+        self.canonical = field.canonical
 
     def __call__(self, t: float | Tensor, point: Float[Tensor, "*batch width"]) -> Tensor:
         """Evaluate the field."""
@@ -130,6 +137,7 @@ class DrivenField:
     Attributes:
         field: of points.
         signal: scaled inputs at a time, (m,) or broadcasting with the states.
+        canonical: that of the field.
     """
 
     conservative = separable = False
@@ -138,6 +146,7 @@ class DrivenField:
         self, field: BoundField | TrajectoryField, signal: Callable[[Any], Tensor]
     ) -> None:
         self.field, self.signal = field, signal
+        self.canonical = field.canonical
 
     def __call__(self, t: float | Tensor, z: Float[Tensor, "*batch dim"]) -> Tensor:
         """Evaluate the field."""

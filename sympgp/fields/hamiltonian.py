@@ -80,7 +80,16 @@ class HamiltonianField:
         return self.basis.linear and self.dissipation.constant and self.driven is None
 
     def undamped(self) -> HamiltonianField:
-        """The same with nothing dissipated, whatever the parameters."""
+        """The same with nothing dissipated, whatever the parameters.
+
+        Raises:
+            TypeError: what is dissipated is learned with the rest of the field.
+        """
+        if not self.basis.lossless:
+            raise TypeError(
+                "without_dissipation: this field has no part of its own for what is dissipated, "
+                "which is learned with the rest"
+            )
         return HamiltonianField(self.basis, undamped(self.dissipation), self.driven)
 
     def with_basis(self, basis: Basis) -> HamiltonianField:

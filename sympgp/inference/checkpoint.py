@@ -32,6 +32,8 @@ def fingerprint(data: Trajectories, *settings: object) -> str:
 def energy_mark(model: HamiltonianModel) -> list[float]:
     """Numbers that tell energies apart which print alike: H, its features and their widths.
 
+    Of a field without an energy, the slope and its derivatives by the weights.
+
     At one state and one set of weights, in plain units and with hyperparameters at their medians.
     """
     one = torch.ones(2 * model.num_dof, dtype=torch.float64)
@@ -41,8 +43,11 @@ def energy_mark(model: HamiltonianModel) -> list[float]:
     basis = energy.basis({name: prior.median for name, prior in priors.items()})
     w = basis.prior_variance.sqrt()
     z = one.unsqueeze(0)
-    features = basis.features(z) if basis.linear else basis.features(z, w)
     widths = [prior.log_stddev for prior in priors.values()]
+    if not basis.has_energy:
+        features, slope = basis.feature_gradient(z, w), basis.gradient_map(w)(z)
+        return [*features.flatten().tolist(), *slope[0].tolist(), *w.tolist(), *widths]
+    features = basis.features(z) if basis.linear else basis.features(z, w)
     return [*features[0].tolist(), float(basis.value(z, w)), *w.tolist(), *widths]
 
 

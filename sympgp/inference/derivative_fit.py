@@ -190,8 +190,9 @@ def derivative_engine(inference: object, integrator: object) -> DerivativeEngine
     engine = DerivativeRegression() if inference is None else inference
     if not isinstance(engine, DerivativeEngine):
         raise ValueError(
-            "inference: expected ExactGP() or DerivativeRegression() for pairs of states and "
-            f"derivatives, got {engine!r}"
+            "inference: expected DerivativeRegression(), ExactGP() (Fourier energies only) or a "
+            "network engine such as MAP() for pairs of states and derivatives, got "
+            f"{type(engine).__name__}"
         )
     return engine
 

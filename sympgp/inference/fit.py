@@ -12,6 +12,7 @@ from tqdm import tqdm
 from sympgp.inference.base import InferenceEngine, Report
 from sympgp.inference.derivative_fit import DerivativeEngine, derivative_engine
 from sympgp.inference.gauss_newton import GaussNewton
+from sympgp.inference.networks import DeepEnsemble, NetworkEngine
 from sympgp.inference.nuts import NUTS
 from sympgp.inference.stochastic_vi import StochasticVI
 from sympgp.integrators import RK4, Integrator
@@ -40,7 +41,7 @@ def fit(
     model: HamiltonianModel,
     data: StateDerivatives,
     *,
-    inference: DerivativeEngine | None = ...,
+    inference: DerivativeEngine | NetworkEngine | None = ...,
     seed: int = ...,
     device: torch.device | str | None = ...,
     progress: bool = ...,
@@ -63,7 +64,8 @@ def fit(
         model: what is assumed of the field, from ``SSGP`` or ``HamiltonianModel``.
         data: the trajectories; rows and entries may be missing. Or ``StateDerivatives``.
         inference: the engine; ``GaussNewton()`` when None. For pairs ``ExactGP()``, or
-            ``DerivativeRegression()`` when None.
+            ``DerivativeRegression()`` when None. Energies with layers, such as networks, take
+            ``MAP()``, ``DeepEnsemble()`` and their like for both, ``DeepEnsemble()`` when None.
         integrator: ``RK4(step=...)``, step in user time, to fix the solver step of the fit; chosen
             from the data, and refined until its error does not matter, when None. ``StochasticVI``
             takes any method of fixed steps.
@@ -91,9 +93,14 @@ def fit(
         raise ValueError(
             f"model: expected an instance of HamiltonianModel, got {type(model).__name__}"
         )
+    if inference is None and model.energy.has_layers:
+        inference = DeepEnsemble()
     if isinstance(data, StateDerivatives):
-        pairwise = derivative_engine(inference, integrator)
-        work = partial(pairwise.run, model, _on_device(data, device))
+        own = _on_device(data, device)
+        if isinstance(inference, NetworkEngine) and integrator is None:
+            work = partial(inference.run_pairs, model, own)
+        else:
+            work = partial(derivative_engine(inference, integrator).run, model, own)
     elif isinstance(data, Trajectories):
         engine = _engine(inference, integrator)
         check_data(model, data)
@@ -136,7 +143,7 @@ def _engine(inference: object, integrator: Integrator | None) -> InferenceEngine
         raise ValueError(f"inference: expected an engine such as GaussNewton(), got {engine!r}")
     if integrator is None:
         return engine
-    if isinstance(engine, StochasticVI):
+    if isinstance(engine, StochasticVI | NetworkEngine):
         return engine.with_integrator(integrator)
     if not isinstance(integrator, RK4) or not isinstance(engine, GaussNewton | NUTS):
         raise ValueError(

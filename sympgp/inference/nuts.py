@@ -20,6 +20,8 @@ from sympgp.inference.evidence import optimise_hyperparameters
 from sympgp.inference.gauss_newton import DEFAULT_STEP, GaussNewton
 from sympgp.inference.kept_chains import KeptChains
 from sympgp.inference.linear_model import LinearModel
+from sympgp.inference.networks.base import NetworkEngine
+from sympgp.inference.networks.ensemble import MAP
 from sympgp.inference.sampled import components, monitored
 from sympgp.inference.start import prepare
 from sympgp.inference.target import Target
@@ -61,7 +63,9 @@ class NUTS(InferenceEngine):
             the posterior gets a component for each of a hundred draws.
         jumps: False leaves out the jumps between windows.
         warm_start: engine, of whose fit one component is made; or a posterior of the same model
-            and data, whose first component is taken.
+            and data, whose first component is taken. Networks, which have no start of their own,
+            begin at those of ``MAP()`` where ``GaussNewton()`` is named; they should be small, for
+            all their weights are whitened at once.
         target_accept: mean acceptance probability; nearer to one for fewer divergences.
         max_tree_depth: a trajectory has at most ``2 ** max_tree_depth - 1`` steps.
         adapt_metric: learn the scale of every unknown in the warm-up, which then has to have
@@ -90,7 +94,7 @@ class NUTS(InferenceEngine):
     num_chains: int = 4
     hyperparameters: bool = False
     jumps: bool = True
-    warm_start: GaussNewton | Posterior = field(default_factory=GaussNewton)
+    warm_start: GaussNewton | NetworkEngine | Posterior = field(default_factory=GaussNewton)
     target_accept: float = 0.9
     max_tree_depth: int = 8
     adapt_metric: bool = False
@@ -105,9 +109,9 @@ class NUTS(InferenceEngine):
             raise ValueError(
                 f"target_accept: expected a probability in (0, 1), got {self.target_accept!r}"
             )
-        if not isinstance(self.warm_start, GaussNewton | Posterior):
+        if not isinstance(self.warm_start, GaussNewton | NetworkEngine | Posterior):
             raise ValueError(
-                "warm_start: expected GaussNewton() or a posterior, "
+                "warm_start: expected GaussNewton(), MAP() or a posterior, "
                 f"got {type(self.warm_start).__name__}"
             )
 
@@ -117,9 +121,12 @@ class NUTS(InferenceEngine):
         Raises:
             ValueError: the warm start is a posterior, which has its own.
         """
-        if not isinstance(self.warm_start, GaussNewton):
+        first = self.warm_start
+        if isinstance(first, Posterior):
             raise ValueError("integrator: the solver step is that of the posterior warm_start")
-        return replace(self, warm_start=self.warm_start.with_step(step))
+        if isinstance(first, NetworkEngine):
+            return replace(self, warm_start=replace(first, step=step))
+        return replace(self, warm_start=first.with_step(step))
 
     def run(
         self, model: HamiltonianModel, data: Trajectories, seed: int, report: Report
@@ -165,7 +172,7 @@ class NUTS(InferenceEngine):
 
     def _mark(self, model: HamiltonianModel, data: Trajectories, seed: int) -> str:
         """What a checkpoint belongs to."""
-        start = self.warm_start if isinstance(self.warm_start, GaussNewton) else None
+        start = None if isinstance(self.warm_start, Posterior) else self.warm_start
         settings = replace(self, num_samples=1, warm_start=start or GaussNewton(), checkpoint=None)
         about = (model.dissipation, model.inputs, model.noise, energy_mark(model))
         return fingerprint(data, settings, start is None, seed, about)
@@ -175,6 +182,10 @@ class NUTS(InferenceEngine):
     ) -> Posterior:
         """The posterior to sample about."""
         first = self.warm_start
+        if isinstance(first, GaussNewton) and model.energy.has_layers:
+            first = MAP(step=first.step)
+        if isinstance(first, NetworkEngine):
+            return first.run(model, data, seed, report)
         if isinstance(first, GaussNewton):
             return replace(first, num_components=1).run(model, data, seed, report)
         if first.counterfactual or first.conditioned or not same_data(first.data, data):
@@ -227,7 +238,7 @@ def _same_energy(warm: WarmStart, model: HamiltonianModel, first: Posterior) -> 
     own = energy.basis(warm.component.hyperparameters)
     z = warm.solution.path[0]
     if own.num_weights != basis.num_weights or not torch.allclose(
-        own.features(z, w), basis.features(z, w)
+        own.gradient_map(w)(z), basis.gradient_map(w)(z)
     ):
         raise ValueError("warm_start: expected a posterior of the same model")
     return energy

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sympgp.energies import has_layers
 from sympgp.fields import HamiltonianField, as_points
 from sympgp.inference.chains import Chain
 from sympgp.inference.target import Target
@@ -15,6 +16,7 @@ from sympgp.inference.warm_start import WarmStart
 from sympgp.inference.whitening import Unknowns
 from sympgp.posterior import Component, JointDraws, Posterior, SampledComponent
 from sympgp.posterior.parameters import named
+from sympgp.posterior.sampled_component import typical_row
 
 MOST_DRAWS = 2000
 """Draws that are kept where all share their features, chosen evenly."""
@@ -77,6 +79,10 @@ def _bank(
     statistics: dict[str, Tensor],
 ) -> SampledComponent:
     known, theta = warm.component, draws.theta.mean(0)
+    if has_layers(field.basis):  # the mean of several networks' weights is no such network
+        z = warm.solution.path.flatten(0, 1)
+        z = as_points(z, z.new_zeros(field.num_inputs)) if field.num_inputs else z
+        theta = draws.theta[typical_row(field, draws.theta, z)]
     return SampledComponent(
         field=field,
         theta=theta,

@@ -281,7 +281,8 @@ class Search:
         if not len(kept):
             return math.inf
         deviation = _rms((kept - solution.path)[:, valid].flatten(0, 1))
-        return float((error / deviation.clamp(min=1e-300)).nan_to_num(nan=math.inf).max())
+        least = torch.finfo(deviation.dtype).tiny
+        return float((error / deviation.clamp(min=least)).nan_to_num(nan=math.inf).max())
 
 
 def _rms(values: Float[Tensor, "rows dim"]) -> Float[Tensor, " dim"]:

@@ -133,7 +133,7 @@ class Ground:
             return math.inf
         coarse, fine = coarse[kept][:, seen], fine[kept][:, seen]
         error = (coarse - fine).square().mean((0, 1)).sqrt()
-        deviation = coarse.var(0).mean(0).sqrt().clamp(min=1e-300)
+        deviation = coarse.var(0).mean(0).sqrt().clamp(min=torch.finfo(coarse.dtype).tiny)
         return float((error / deviation).max())
 
     def refined(self, component: GaussianComponent) -> Ground:

@@ -74,13 +74,21 @@ class Integrator(ABC):
     def check_field(self, field: object) -> None:
         """Refuse a field that the method is not made for.
 
-        A field may say ``separable`` and ``conservative`` (no friction, no inputs) of itself;
-        plain callables that do not are trusted to be what the method needs.
+        A field may say ``separable``, ``conservative`` (no friction, no inputs) and ``canonical``
+        (made of ``grad H``) of itself; plain callables that do not are trusted to be what the
+        method needs.
 
         Raises:
             ValueError: the field is one that the method does not take.
         """
         found = []
+        canonical = getattr(field, "canonical", True)
+        if (self.conservative_only or self.needs_energy) and not canonical:
+            raise ValueError(
+                f"integrator: {type(self).__name__} is made for J grad H, got a field that is not "
+                "made of the gradient of an energy; use RK4, Dopri5, ImplicitMidpoint or "
+                "GaussLegendre4"
+            )
         if self.needs_separable and not getattr(field, "separable", True):
             found.append("an energy that is no sum T(p) + V(q)")
         if self.conservative_only and not getattr(field, "conservative", True):

@@ -39,7 +39,8 @@ class HamiltonianModel:
         noise: the law of the observation noise, and what is known of it.
 
     Raises:
-        ValueError: an argument of another kind.
+        ValueError: an argument of another kind; a dissipation beside a field that has gains and
+            losses of its own.
     """
 
     energy: Energy
@@ -55,6 +56,12 @@ class HamiltonianModel:
                 raise ValueError(f"{name}: expected an instance of {kind.__name__}, got {value!r}")
         if self.inputs is not None and not isinstance(self.inputs, Inputs):
             raise ValueError(f"inputs: expected an instance of Inputs, got {self.inputs!r}")
+        if self.energy.dissipates and not isinstance(self.dissipation, Conservative):
+            raise ValueError(
+                "dissipation: expected Conservative() beside a field without an energy, or whose "
+                f"dissipation is learned, such as that of {type(self.energy).__name__}; got "
+                f"{self.dissipation!r}"
+            )
 
     @property
     def num_dof(self) -> int:

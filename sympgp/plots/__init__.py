@@ -6,6 +6,7 @@ is imported when the first picture is drawn.
 
 from sympgp.plots.coverage import calibration
 from sympgp.plots.fields import hamiltonian, phase_portrait, vector_field
+from sympgp.plots.kan import kan
 from sympgp.plots.multiples import small_multiples
 from sympgp.plots.paths import bands, energy
 from sympgp.plots.plane import Region
@@ -19,6 +20,7 @@ __all__ = [
     "calibration",
     "energy",
     "hamiltonian",
+    "kan",
     "pairs",
     "phase_portrait",
     "residuals",

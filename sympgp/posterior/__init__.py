@@ -4,7 +4,6 @@ from sympgp.posterior.component import (
     Component,
     GaussianComponent,
     JointDraws,
-    SampledComponent,
 )
 from sympgp.posterior.conditioning import MisfitWarning
 from sympgp.posterior.derivative_posterior import DerivativePosterior
@@ -12,6 +11,7 @@ from sympgp.posterior.diagnostics import Diagnostics
 from sympgp.posterior.draws import FunctionDraws, Marginal
 from sympgp.posterior.posterior import Posterior
 from sympgp.posterior.residuals import FitCheck, Residuals
+from sympgp.posterior.sampled_component import SampledComponent
 from sympgp.posterior.states import WindowStates
 from sympgp.posterior.storage import load
 

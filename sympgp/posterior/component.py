@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -101,11 +101,22 @@ class Component(ABC):
             raise ValueError("this posterior was learned from derivatives: it has no trajectories")
         return self.states
 
+    def typical(self) -> Float[Tensor, " params"]:
+        """Parameters of a typical function, about which others may be linearised."""
+        return self.moments()[0]
+
     def field_root(
         self, z: Float[Tensor, "batch width"], theta: Tensor, root: Tensor
     ) -> Float[Tensor, "batch dim root"]:
         """``df/dtheta root``: its rows' squares sum to the variance of the field."""
         return self.field.parameter_jacobian(z, theta) @ root
+
+    def field_and_root(
+        self, z: Float[Tensor, "batch width"]
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch dim root"]]:
+        """Mean of the scaled field at all points, and a root of its joint covariance."""
+        theta, root = self.moments()
+        return self.field.bind(theta)(0.0, z), self.field_root(z, theta, root)
 
     def field_moments(
         self, z: Float[Tensor, "batch width"]
@@ -231,81 +242,6 @@ class GaussianComponent(Component):
             means.append(centre + slope @ (theta - self.theta))
             variances.append(cov.diagonal() + ((slope @ root) ** 2).sum(-1))
         return torch.stack(means), torch.stack(variances)
-
-
-@dataclass(frozen=True, eq=False)
-class SampledComponent(Component):
-    """A bank of draws, as Monte Carlo methods give them; theta and noise_std are their means.
-
-    Attributes:
-        draws: theta (B, P + K), noise (B, D) and window states (B, W, D), each row one draw. The
-            states are None where ``states`` describes them given theta.
-        chain: (B,) number of the Markov chain that each row is of, in the chain's own order; None
-            where rows are independent.
-        statistics: of the sampler, by name, (B,) each.
-    """
-
-    draws: JointDraws
-    chain: Int[Tensor, " draws"] | None = None
-    statistics: dict[str, Tensor] = field(default_factory=dict)
-
-    def sample(self, num: int, generator: torch.Generator) -> JointDraws:
-        """Rows of the bank: each once, in random order, before any comes again."""
-        size = len(self.draws.theta)
-        rounds = [torch.randperm(size, generator=generator) for _ in range(-(-num // size))]
-        return self.rows(torch.cat(rounds)[:num], generator)
-
-    def rows(self, index: Int[Tensor, " chosen"], generator: torch.Generator) -> JointDraws:
-        """These rows of the bank; the generator is for states that have to be drawn given them."""
-        index = index.to(self.theta.device)
-        theta, start = self.draws.theta[index], self.draws.start
-        if start is not None:
-            start = start[index]
-        elif self.states is not None:
-            white = normal((len(index), *self.states.mean.shape), theta, generator)
-            start = self.states.sample(theta - self.theta, white)
-        return JointDraws(theta, self.draws.noise_std[index], start)
-
-    def spread_out(self, num: int) -> Int[Tensor, " chosen"]:
-        """At most ``num`` rows, evenly spaced and in order."""
-        size = len(self.draws.theta)
-        return torch.linspace(0, size - 1, min(num, size)).round().long()
-
-    def with_states(self, states: WindowStates) -> Component:
-        """The same parameters with other states, to be drawn given each theta."""
-        return replace(self, states=states, draws=self.draws._replace(start=None))
-
-    def moments(self) -> tuple[Float[Tensor, " params"], Float[Tensor, "params root"]]:
-        """Mean of the draws, and their deviations as a root of the covariance."""
-        theta = self.draws.theta
-        return self.theta, ((theta - self.theta) / max(1, len(theta) - 1) ** 0.5).mT
-
-    def noise_moments(self) -> tuple[Float[Tensor, " dim"], Float[Tensor, " dim"]]:
-        """Mean and variance of the noise standard deviations."""
-        noise = self.draws.noise_std
-        return noise.mean(0), _variance(noise)
-
-    def damping_moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and variance of the dissipation parameters, (K,) each."""
-        rho = self.draws.theta[:, self.field.num_weights :]
-        return rho.mean(0), _variance(rho)
-
-    def first_states(self) -> tuple[Float[Tensor, "paths dim"], Float[Tensor, "paths dim"]]:
-        """Mean and variance of each training trajectory's first state."""
-        first = self.window_states.chain[:, 0]
-        start = self.draws.start
-        if start is None:
-            start = self.sample(len(self.draws.theta), torch.Generator().manual_seed(0)).start
-        if start is None:
-            raise RuntimeError("the states of the draws are unknown")
-        return start[:, first].mean(0), _variance(start[:, first])
-
-
-def _variance(draws: Tensor) -> Tensor:
-    """Variance over the first axis; zero of a single draw."""
-    if len(draws) < 2 or not draws.numel():
-        return torch.zeros_like(draws[0])
-    return draws.var(0)
 
 
 def normal(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:

@@ -15,8 +15,11 @@ from scipy.ndimage import median_filter
 from torch import Tensor
 
 from sympgp.noise import ScaledNoise
-from sympgp.posterior.component import Component
+from sympgp.posterior.component import Component, normal
 from sympgp.posterior.joining import informed, join
+from sympgp.posterior.joint import joint_density
+from sympgp.posterior.sampled_component import SampledComponent
+from sympgp.posterior.settled import settle as settle_draws
 from sympgp.posterior.states import WindowStates
 from sympgp.shooting.layout import Nodes, Windows
 from sympgp.shooting.levenberg_marquardt import Solution, levenberg_marquardt
@@ -140,7 +143,29 @@ def condition(posterior: Posterior, data: Trajectories) -> Posterior:
             MisfitWarning,
             stacklevel=3,
         )
-    return replace(posterior, components=tuple(components), data=data, conditioned=True)
+    known = replace(posterior, components=tuple(components), data=data, conditioned=True)
+    drawn = tuple(_with_own_states(known, component) for component in known.components)
+    return replace(known, components=drawn)
+
+
+def _with_own_states(posterior: Posterior, component: Component) -> Component:
+    """States of each draw of a bank, where they are not linear in its parameters.
+
+    Two linearisations: about the states of the typical draw, then about the draw's own.
+    """
+    if not isinstance(component, SampledComponent) or component.field.linear:
+        return component
+    density, states = joint_density(posterior, component), component.window_states
+    theta, noise_std = component.draws.theta, component.draws.noise_std
+    none = torch.zeros_like(states.mean).unsqueeze(0)
+    start = states.sample(theta.new_zeros(1, theta.shape[1]), none)
+    zero = none.expand(len(theta), -1, -1)
+    generator = torch.Generator().manual_seed(0)
+    white = normal(tuple(zero.shape), theta, generator)
+    with torch.no_grad():
+        start = settle_draws(density, theta, noise_std, start.expand_as(zero), zero).start
+        start = settle_draws(density, theta, noise_std, start, white).start
+    return component.with_drawn_states(states, start)
 
 
 def _size(residual: Float[Tensor, " observations"], dof: float | None) -> Tensor:

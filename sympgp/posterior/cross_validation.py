@@ -151,7 +151,7 @@ def waic_of(draws: WeightedDraws) -> PredictiveDensity:
             f"{UNSURE} among the draws: prefer leave-one-out"
         )
     relative = (density - within).exp() - 1.0
-    bend = draws.share * (off.square() / share.clamp(min=1e-300) - variance)
+    bend = draws.share * (off.square() / share.clamp(min=torch.finfo(share.dtype).tiny) - variance)
     influence = (share * torch.where(share > 0, relative - bend, 0.0)).sum(1)
     error = float(influence.square().sum().sqrt())
     nothing = torch.full_like(variance, torch.nan)

@@ -183,7 +183,7 @@ def summarize(posterior: DerivativePosterior) -> str:
     lines = [
         f"Posterior of {posterior.num_dof} degree(s) of freedom from {len(data)} pairs of states "
         f"and derivatives, {data.num_observations} observations ({diagnostics.engine}, "
-        f"{diagnostics.seconds:.1f} s, {len(posterior.components)} components)"
+        f"{diagnostics.seconds:.1f} s, {found.made_of(posterior.components)})"
     ]
     noise = posterior.noise()
     for k, name in enumerate(posterior.names):

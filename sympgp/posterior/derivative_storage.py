@@ -12,12 +12,13 @@ from sympgp.fields import HamiltonianField
 from sympgp.kernels.energy import from_plain
 from sympgp.phase_space import CanonicalScaling
 from sympgp.posterior import parts
-from sympgp.posterior.component import Component, GaussianComponent
+from sympgp.posterior.component import Component, GaussianComponent, JointDraws
 from sympgp.posterior.derivative_posterior import DerivativePosterior
 from sympgp.posterior.diagnostics import Diagnostics
 from sympgp.posterior.exact import ExactGaussian
 from sympgp.posterior.exact_component import ExactComponent
 from sympgp.posterior.pathwise import PathwiseBasis
+from sympgp.posterior.sampled_component import SampledComponent
 from sympgp.posterior.storage import _plain, _to_cpu
 from sympgp.trajectories import StateDerivatives
 from sympgp.trajectories.paths import check_writable
@@ -54,6 +55,8 @@ def _describe(component: Component) -> dict[str, Any]:
     plain = _plain(component)
     del plain["field"], plain["states"]
     basis = component.field.basis
+    if isinstance(component, SampledComponent):
+        plain["draws"] = component.draws._asdict()
     if isinstance(component, ExactComponent) and isinstance(basis, PathwiseBasis):
         gaussian = _plain(component.gaussian)
         gaussian["kernel"] = component.gaussian.kernel.plain()
@@ -90,7 +93,11 @@ def _component(plain: dict[str, Any]) -> Component:
     waves = parts.rebuilt(plain.pop("waves"))
     dissipation = parts.rebuilt(plain.pop("dissipation"))
     if "gaussian" not in plain:
-        return GaussianComponent(field=HamiltonianField(waves, dissipation), states=None, **plain)
+        field = HamiltonianField(waves, dissipation)
+        if "draws" not in plain:
+            return GaussianComponent(field=field, states=None, **plain)
+        draws = JointDraws(**plain.pop("draws"))
+        return SampledComponent(field=field, states=None, draws=draws, **plain)
     known = dict(plain.pop("gaussian"))
     kernel = from_plain(known.pop("kernel"))
     own = parts.rebuilt(known.pop("dissipation"))

@@ -201,6 +201,7 @@ class FunctionDraws:
         Covariates are as for calling the draws.
 
         Raises:
+            TypeError: the field has no energy.
             ValueError: states of another width; covariates missing or wrong.
         """
         z = scaled_states(self._scaling, x)

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sympgp.dissipation import Dissipation, LinearDissipation
+from sympgp.energies.slope import WITHOUT_ENERGY
 from sympgp.fields import as_points
 from sympgp.phase_space import CanonicalScaling
 from sympgp.posterior import prediction
@@ -24,6 +25,7 @@ from sympgp.posterior.draws import (
     scaled_states,
     with_inputs,
 )
+from sympgp.posterior.momenta import momenta
 from sympgp.posterior.parameters import DrawnMarginal, parameters
 from sympgp.trajectories.signals import Interpolation, Signal, as_signal
 
@@ -73,6 +75,11 @@ class FieldPosterior(ABC):
         return self.components[0].field.num_inputs
 
     @property
+    def has_energy(self) -> bool:
+        """Whether there is an H; the field of a neural ODE has none."""
+        return all(component.field.basis.has_energy for component in self.components)
+
+    @property
     def interpolation(self) -> Interpolation:
         """Of inputs between samples."""
         return self.components[0].field.inputs.interpolation
@@ -117,8 +124,11 @@ class FieldPosterior(ABC):
             ``.mean`` and ``.stddev`` of shape (B,), user units.
 
         Raises:
+            TypeError: the field has no energy.
             ValueError: states of another width; covariates missing or wrong.
         """
+        if not self.has_energy:
+            raise TypeError(WITHOUT_ENERGY)
         z = self._scaled_states(x)
         context = new_context(self.components[0].field, covariates)
         if context is not None and len(context) > 1:
@@ -132,6 +142,24 @@ class FieldPosterior(ABC):
         scaled = mixture_moments(*zip(*moments, strict=True))
         unit = self.scaling.energy_scale
         return Marginal(scaled.mean * unit, scaled.stddev * unit)
+
+    def momenta(self, x: Any) -> Marginal:
+        """Posterior of the momenta ``dL/dv`` of a Lagrangian at states ``(q, v)``.
+
+        They are those of the learned Lagrangian, which the motion fixes up to a factor and the
+        derivative of a function of q, see :class:`~sympgp.energies.LagrangianEnergy`.
+
+        Args:
+            x: (B, 2n) states.
+
+        Returns:
+            ``.mean`` and ``.stddev`` of shape (B, n), user units, over draws of the posterior.
+
+        Raises:
+            TypeError: the model is no Lagrangian one.
+            ValueError: states of another width.
+        """
+        return momenta(self, x)
 
     def dissipation(self) -> Marginal:
         """Posterior of the dissipation's coefficients; zero without dissipation.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,7 +12,9 @@ from sympgp.dissipation import LinearDissipation, Rayleigh
 from sympgp.energies import FourierBasis, OrthogonalBasis, SumBasis
 from sympgp.energies.base import Basis
 from sympgp.energies.explained import shares
+from sympgp.posterior.component import Component
 from sympgp.posterior.parameters import correlations, parameters, region
+from sympgp.posterior.sampled_component import SampledComponent
 
 if TYPE_CHECKING:
     from sympgp.posterior.field import FieldPosterior
@@ -30,6 +33,12 @@ PRIOR_DRAWS = 2000
 def number(mean: float, stddev: float) -> str:
     """A value and its deviation."""
     return f"{mean:.4g} +- {stddev:.2g}"
+
+
+def made_of(components: Sequence[Component]) -> str:
+    """How many Gaussians, or draws, a posterior is a mixture of."""
+    banks = [len(c.draws.theta) for c in components if isinstance(c, SampledComponent)]
+    return f"{sum(banks)} draws" if banks else f"{len(components)} components"
 
 
 def dissipation_entries(posterior: FieldPosterior) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -238,7 +247,7 @@ def share_lines(posterior: FieldPosterior) -> list[str]:
     for own in posterior.components:
         known = own.field.basis
         if isinstance(known, SumBasis):
-            w = own.moments()[0][: known.num_weights]
+            w = own.typical()[: known.num_weights]
             for name, share in shares(known, z, w).items():
                 total[name] = total.get(name, 0.0) + float(share) / len(posterior.components)
     shown = ", ".join(f"{name} {share:.1%}" for name, share in total.items())

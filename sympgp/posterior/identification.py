@@ -145,7 +145,7 @@ def dissipative_split(posterior: FieldPosterior) -> Split | None:
         turned = slope @ own.symplectic(slope).mT - own.dissipation.force(states, slope, rho)
         fields.append(turned)
     taken, whole = torch.cat(parts), torch.cat(fields)
-    unit = whole.mean(0).square().mean(0).sqrt().clamp(min=1e-300)
+    unit = whole.mean(0).square().mean(0).sqrt().clamp(min=torch.finfo(whole.dtype).tiny)
     return Split(_rms(taken.mean(0) / unit), _rms(taken.std(0) / unit), _rms(whole.std(0) / unit))
 
 

@@ -20,10 +20,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sympgp.posterior.component import GaussianComponent, JointDraws, SampledComponent, normal
+from sympgp.posterior.component import GaussianComponent, JointDraws, normal
 from sympgp.posterior.joint import inflation_of, joint_density, part_of, states_of
 from sympgp.posterior.left_out import Entries
 from sympgp.posterior.proposal import given_noise, log_noise
+from sympgp.posterior.sampled_component import SampledComponent
 from sympgp.posterior.settled import Settled, settle
 from sympgp.shooting.density import JointDensity
 from sympgp.trajectories import Trajectories

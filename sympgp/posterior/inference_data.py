@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sympgp.fields import HamiltonianField
-from sympgp.posterior.component import GaussianComponent, SampledComponent
+from sympgp.posterior.component import GaussianComponent
 from sympgp.posterior.importance import (
     WeightedDraws,
     arviz_module,
@@ -18,6 +18,7 @@ from sympgp.posterior.importance import (
 )
 from sympgp.posterior.joint import joint_density, states_of
 from sympgp.posterior.parameters import named
+from sympgp.posterior.sampled_component import SampledComponent
 from sympgp.posterior.settled import observed
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sympgp.posterior.component import Component, GaussianComponent, SampledComponent, normal
+from sympgp.posterior.component import Component, GaussianComponent, normal
+from sympgp.posterior.sampled_component import SampledComponent
 from sympgp.posterior.states import WindowStates
 from sympgp.trajectories import Trajectories
 

@@ -10,8 +10,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sympgp.noise import ScaledNoise
-from sympgp.posterior.component import Component, GaussianComponent, JointDraws, SampledComponent
+from sympgp.posterior.component import Component, GaussianComponent, JointDraws
 from sympgp.posterior.draws import Draws
+from sympgp.posterior.sampled_component import SampledComponent
 from sympgp.posterior.states import WindowStates
 from sympgp.shooting.density import JointDensity
 from sympgp.shooting.layout import Nodes, Windows

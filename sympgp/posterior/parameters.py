@@ -10,7 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sympgp.energies import ContextualBasis, PhysicsBasis, QuadraticKineticBasis, SumBasis
+from sympgp.energies import (
+    ContextualBasis,
+    PhysicsBasis,
+    QuadraticKineticBasis,
+    SumBasis,
+    TangentBasis,
+)
 from sympgp.energies.base import Basis
 from sympgp.energies.priors import Prior
 from sympgp.energies.stand_in import stand_in
@@ -123,6 +129,8 @@ def has_names(basis: Basis) -> bool:
     """Whether there is a parameter or a mass to show."""
     if isinstance(basis, SumBasis):
         return any(has_names(part) for part in basis.parts)
+    if isinstance(basis, TangentBasis):
+        return has_names(basis.basis)
     formula = formula_of(basis)
     return isinstance(basis, QuadraticKineticBasis) or (formula is not None and bool(formula.names))
 
@@ -136,6 +144,8 @@ def named(
     Parameters that differ by trajectory are the population's at these covariates, and each
     trajectory's own.
     """
+    if isinstance(basis, TangentBasis):
+        return named(basis.basis, basis.whole(w), covariates)
     if isinstance(basis, PhysicsBasis):
         return basis.values(w)
     if isinstance(basis, ContextualBasis):
@@ -182,7 +192,7 @@ def shared(
     if not values:
         return {}
     num = basis.num_weights
-    change = stand_in(basis, z, component.moments()[0][:num])
+    change = stand_in(basis, z, component.typical()[:num])
     generator = torch.Generator().manual_seed(1)
     free = normal((len(w), num), w, generator) * basis.prior_variance.sqrt()
     taken_over, left = free @ change.taken_over.mT, w @ change.left.mT

@@ -46,10 +46,9 @@ def joint_field(
 
     means, roots = [], []
     for component in components:
-        theta, root = component.moments()
-        means.append(component.field.bind(theta)(0.0, z) * scaling.velocity_scale)
-        wide = component.field_root(z, theta, root) * scaling.velocity_scale.unsqueeze(-1)
-        roots.append(wide.flatten(0, 1))
+        own, root = component.field_and_root(z)
+        means.append(own * scaling.velocity_scale)
+        roots.append((root * scaling.velocity_scale.unsqueeze(-1)).flatten(0, 1))
     mean = torch.stack(means).mean(0)
     spread = [(m - mean).reshape(-1, 1) for m in means]
     root = torch.cat([*roots, *spread], -1) / len(components) ** 0.5
@@ -90,7 +89,7 @@ def _package(
         scaling.to_user(samples),
         torch.tensor(times, dtype=samples.dtype, device=samples.device),
         diverged,
-        energies,
+        energies if posterior.has_energy else None,
         draws.noise_std,
         posterior.names,
         posterior.units,

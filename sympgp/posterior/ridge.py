@@ -87,7 +87,7 @@ def _whitening(
 ) -> Float[Tensor, "rows rows"]:
     """Inverse Cholesky factor of the covariance that differences of fields are judged by."""
     own = (jacobian @ root).flatten(0, 1)
-    size = own.square().sum(-1).mean().clamp(min=1e-300)
+    size = own.square().sum(-1).mean().clamp(min=torch.finfo(own.dtype).tiny)
     eye = torch.eye(len(own)).to(own)
     factor = EXACT * torch.linalg.cholesky(own @ own.mT + LEAST**2 * size * eye)
     return torch.linalg.solve_triangular(factor, eye, upper=False)

@@ -27,6 +27,8 @@ LIMIT = 100.0
 """A draw this many data spreads away from the data's mean has diverged."""
 LONG_HORIZON = 10_000.0
 """Characteristic times beyond which rollouts default to a symplectic method."""
+ONE_FUNCTION = 1e-10
+"""Deviation of draws, relative to the states, below which they do not differ."""
 JUMPS_A_WINDOW = 8
 """Random jumps in one window's time, as an approximation of continuous diffusion."""
 
@@ -122,7 +124,7 @@ class Solver:
         """RMS change when the step is halved over the draws' deviation, for one draw a component.
 
         The largest over trajectories and coordinates; zero for adaptive methods, whose own
-        tolerances say it.
+        tolerances say it, and NaN where all draws are one function.
         """
         method = self.integrator
         if not isinstance(method, FixedStepIntegrator) or method.step is None:
@@ -138,6 +140,8 @@ class Solver:
             change = (again[0] - samples[begin])[:, 1:].square().mean(1).sqrt()
             worst = torch.maximum(worst, change.nan_to_num())
             begin += len(part.theta)
-        ratio = worst / deviation.clamp(min=1e-300)
-        known = ratio[ratio.isfinite()]
+        # Draws that are all one function have rounding for a deviation.
+        size = samples.nan_to_num().square().mean((0, 2)).sqrt()
+        ratio = worst / deviation.clamp(min=torch.finfo(deviation.dtype).tiny)
+        known = ratio[ratio.isfinite() & (deviation > ONE_FUNCTION * size)]
         return float(known.max()) if len(known) else math.nan

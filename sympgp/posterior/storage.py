@@ -21,14 +21,10 @@ from sympgp.energies.physics_basis import Formula
 from sympgp.fields import HamiltonianField
 from sympgp.phase_space import CanonicalScaling
 from sympgp.posterior import parts
-from sympgp.posterior.component import (
-    Component,
-    GaussianComponent,
-    JointDraws,
-    SampledComponent,
-)
+from sympgp.posterior.component import Component, GaussianComponent, JointDraws
 from sympgp.posterior.diagnostics import Diagnostics
 from sympgp.posterior.posterior import Posterior
+from sympgp.posterior.sampled_component import SampledComponent
 from sympgp.posterior.states import WindowStates
 from sympgp.trajectories import Trajectories
 from sympgp.trajectories.paths import check_writable

@@ -33,7 +33,7 @@ def summarize(posterior: Posterior) -> str:
     lines = [
         f"Posterior of {posterior.num_dof} degree(s) of freedom from {len(data)} trajectories, "
         f"{data.num_observations} observations ({diagnostics.engine}, "
-        f"{diagnostics.seconds:.1f} s, {len(posterior.components)} components)",
+        f"{diagnostics.seconds:.1f} s, {found.made_of(posterior.components)})",
         *_found(posterior),
     ]
     if posterior.conditioned:

@@ -14,7 +14,8 @@ def truncated_quantile(mean: Tensor, deviation: Tensor, uniform: Tensor) -> Tens
     Computed from the upper tail, so that it stays accurate far below zero.
     """
     upper = torch.special.ndtr(mean / deviation)
-    bulk = mean - deviation * torch.special.ndtri((upper * (1.0 - uniform)).clamp(min=1e-300))
+    least = torch.finfo(upper.dtype).tiny
+    bulk = mean - deviation * torch.special.ndtri((upper * (1.0 - uniform)).clamp(min=least))
     # Where hardly anything of the normal is left, Newton's method on the logarithm of the tail,
     # from the quantile of exp(-alpha x - x^2 / 2).
     alpha = (-mean / deviation).clamp(min=6.0)

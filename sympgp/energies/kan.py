@@ -1,0 +1,154 @@
+"""Hamiltonians that are Kolmogorov-Arnold networks, with a prior over smooth ones."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sympgp.energies.angles import checked_angles
+from sympgp.energies.arguments import check_count, check_positive, check_widths
+from sympgp.energies.base import Energy, Hyperparameters, LogNormal
+from sympgp.energies.kan_basis import KANBasis
+from sympgp.energies.kan_function import KANFunction
+from sympgp.phase_space import CanonicalScaling
+
+WEIGHT_SCALE, SIGNAL_SCALE, LOG_STDDEV = 1.0, 3.0, 0.7
+"""Medians of the hyperpriors, and how sure they are, in scaled units: hidden nodes of order one
+fill their grids, and H differs by a few units across the data."""
+
+REACH = 3.0
+"""Grids of states where there are no data yet, in scaled units."""
+
+MARGIN = 0.1
+"""By how much of the data's range grids go on to either side."""
+
+
+class KANEnergy(Energy):
+    """``H(z; w)`` a Kolmogorov-Arnold network: learned functions of one variable, added up.
+
+    Every edge between nodes carries ``phi(x) = w_b silu(x) + sum_k c_k B_k(x)`` with B-splines
+    ``B_k`` of a uniform grid, see :class:`KANFunction`. Weights into hidden nodes have variance
+    ``weight_scale^2 / fan_in``, those into H ``signal_scale^2 / fan_in``, and splines are smooth a
+    priori, whatever their grid. Grids of states span the data, a tenth further on either side;
+    beyond them splines go on as straight lines.
+
+    In periodic coordinates H is exactly periodic, for these enter as cosine and sine.
+
+    Args:
+        num_dof: degrees of freedom n.
+        hidden: nodes of the hidden layers; without any, H is a sum of functions of one entry of
+            the state each, and so separable.
+        grid: intervals of every grid.
+        order: degree of the splines, at least 2; with 3 the field has continuous derivatives.
+        smoothness: lengthscale of the splines' prior, in half-widths of a grid.
+        periodic: indices of the coordinates that are angles, from 0 to n - 1.
+        period: their period in user units, one number or one a periodic coordinate.
+
+    Raises:
+        ValueError: a count below one, an order below 2; angles or periods as
+            :class:`~sympgp.energies.FourierEnergy` says.
+        RuntimeError: a basis asked of a periodic energy before ``in_units``.
+
+    Source: Liu et al., *KAN: Kolmogorov-Arnold Networks*, 2024.
+
+    Example:
+        >>> energy = KANEnergy(num_dof=1, hidden=(5,))
+        >>> priors = energy.hyperpriors(torch.ones(2, dtype=torch.float64))
+        >>> basis = energy.basis({name: prior.median for name, prior in priors.items()})
+        >>> basis.num_weights
+        135
+    """
+
+    def __init__(
+        self,
+        num_dof: int,
+        hidden: Sequence[int] = (5,),
+        grid: int = 5,
+        order: int = 3,
+        *,
+        smoothness: float | int = 1.0,
+        periodic: Sequence[int] = (),
+        period: float | int | Sequence[float | int] = 2.0 * math.pi,
+    ) -> None:
+        for name, count, least in (("num_dof", num_dof, 1), ("grid", grid, 1), ("order", order, 2)):
+            check_count(name, count, least)
+        check_widths("hidden", hidden)
+        check_positive("smoothness", smoothness)
+        self.num_dof, self.hidden, self.grid, self.order = num_dof, tuple(hidden), grid, order
+        self.smoothness = float(smoothness)
+        self.periodic, self.period = checked_angles(periodic, period, num_dof, "state")
+        self._waves: Tensor | None = None
+        self._box: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def angles(self) -> dict[int, float]:
+        """Periodic coordinates and their periods in user units."""
+        return dict(zip(self.periodic, self.period, strict=True))
+
+    @property
+    def has_layers(self) -> bool:
+        """True."""
+        return True
+
+    def in_units(self, scaling: CanonicalScaling) -> KANEnergy:
+        """The same energy with its periods in scaled units."""
+        scaled = copy.copy(self)
+        period = scaling.scale.new_tensor(self.period)
+        scaled._waves = 2.0 * math.pi * scaling.scale[list(self.periodic)] / period
+        return scaled
+
+    def prepare(
+        self, states: Float[Tensor, "states dim"], nominal: Float[Tensor, " weights"] | None = None
+    ) -> KANEnergy:
+        """With grids that span these states and a margin."""
+        missing = ~states.isfinite()
+        lower = states.masked_fill(missing, math.inf).amin(0)
+        upper = states.masked_fill(missing, -math.inf).amax(0)
+        seen = upper > lower
+        margin = torch.where(seen, MARGIN * (upper - lower), 0.0)
+        prepared = copy.copy(self)
+        prepared._box = (
+            torch.where(seen, lower - margin, -REACH),
+            torch.where(seen, upper + margin, REACH),
+        )
+        return prepared
+
+    def hyperpriors(self, spread: Float[Tensor, " dim"]) -> dict[str, LogNormal]:
+        """Scales of hidden nodes and of H."""
+        priors = {"signal_scale": LogNormal(spread.new_tensor(SIGNAL_SCALE), LOG_STDDEV)}
+        if self.hidden:
+            scale = LogNormal(spread.new_tensor(WEIGHT_SCALE), LOG_STDDEV)
+            priors = {"weight_scale": scale} | priors
+        return priors
+
+    def basis(self, hyperparameters: Hyperparameters) -> KANBasis:
+        """The network with the prior variances of these scales."""
+        output = hyperparameters["signal_scale"]
+        if self.periodic and self._waves is None:
+            raise RuntimeError("a periodic energy has a basis in scaled units only: use in_units")
+        reach = output.detach().new_full((2 * self.num_dof,), REACH)
+        lower, upper = (-reach, reach) if self._box is None else self._box
+        function = KANFunction.on_box(
+            lower.to(reach),
+            upper.to(reach),
+            self.hidden,
+            self.grid,
+            self.order,
+            self.smoothness,
+            self.periodic,
+            None if self._waves is None else self._waves.to(reach),
+        )
+        first = function.last_layer.start
+        hidden = hyperparameters.get("weight_scale", output).square().expand(first)
+        last = output.square().expand(function.num_weights - first)
+        variance = torch.cat([hidden, last]) * function.unit_variance
+        return KANBasis(function, variance, tuple(self.angles.items()))
+
+    def redraw(self, seed: int) -> KANEnergy:
+        """The same: nothing is drawn before training."""
+        return self

@@ -1,0 +1,259 @@
+"""What engines that train networks have in common: settings, the way there, and the result."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sympgp.energies import Basis, Hyperparameters, initial_weights
+from sympgp.energies.arguments import is_number
+from sympgp.fields import HamiltonianField
+from sympgp.inference.base import InferenceEngine, Report
+from sympgp.inference.checkpoint import Checkpoint
+from sympgp.inference.networks.bank import Bank, found_from_pairs, found_from_trajectories
+from sympgp.inference.networks.density import PairDensity
+from sympgp.inference.networks.descent import Descent, Perturbation, Schedule, Unknowns, descend
+from sympgp.inference.networks.polish import FIRST, affordable, polished_rows
+from sympgp.inference.networks.trajectories import Growth, Trained, typical_size
+from sympgp.inference.pairs import PreparedPairs, prepare_pairs
+from sympgp.inference.start import Prepared, prepare
+from sympgp.integrators import RK4, Integrator
+from sympgp.models import HamiltonianModel
+from sympgp.posterior import DerivativePosterior, Posterior
+from sympgp.trajectories import StateDerivatives, Trajectories
+
+DEFAULT_STEP = 0.2
+"""Longest solver step, scaled time."""
+PAIRS_A_STEP = 250
+"""Pairs of each step, where nothing else is asked for."""
+LAST_STEPS = 100
+"""Gauss-Newton steps on pairs, at most."""
+
+
+class Context(NamedTuple):
+    """What belongs to one fit.
+
+    Attributes:
+        model: with its energy in scaled units.
+        hyperparameters: at which the field's prior is.
+        spread: (D,) scaled standard deviations of the data's channels, for hyperpriors.
+        seed: of every random choice.
+        checkpoint: where trainings are kept.
+        report: progress.
+    """
+
+    model: HamiltonianModel
+    hyperparameters: Hyperparameters
+    spread: Float[Tensor, " dim"]
+    seed: int
+    checkpoint: Checkpoint
+    report: Report
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkEngine(InferenceEngine):
+    """Engines that train networks by Adam, on trajectories or on pairs; they hold settings only.
+
+    Pairs are regressed on; on trajectories the rates of a smoothed path come first, then shooting
+    windows whose states are unknowns too, longer and longer up to whole trajectories. Noise and
+    dissipation are trained along. Where data times weights are few enough, damped Gauss-Newton
+    steps take over from a fifth of the steps of Adam on, network by network.
+
+    Any energy will do: of parts without layers (formulas, Fourier features) training begins near
+    the prior's mean. Hyperparameters stay at their priors' medians.
+
+    Args:
+        num_steps: steps of Adam on pairs, or on the rates of trajectories; windows take a tenth
+            as many each. Where Gauss-Newton steps follow, Adam takes a fifth of them, and none on
+            windows.
+        learning_rate: of the weights at the start; it falls to zero along a cosine.
+        batch_size: pairs a step, chosen at random; 250 when None, or all where there are fewer.
+        window: length of the longest windows in user time; as long as the data tolerate when None.
+        step: longest solver step in user time; chosen from the data when None.
+        checkpoint: file to which training is written again and again. An interrupted fit that is
+            called again with the same data, settings and seed goes on from there and ends where
+            it would have ended.
+
+    Raises:
+        ValueError: a number below one, or a rate or length that is not positive.
+    """
+
+    num_steps: int = 3000
+    learning_rate: float = 0.01
+    batch_size: int | None = None
+    window: float | None = None
+    step: float | None = None
+    checkpoint: str | PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+                raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
+        for name in ("learning_rate", "window", "step"):
+            value = getattr(self, name)
+            if value is not None and not (is_number(value) and value > 0):
+                raise ValueError(f"{name}: expected a positive number, got {value!r}")
+
+    @property
+    def num_rows(self) -> int:
+        """Networks that are trained side by side."""
+        return 1
+
+    def perturbed(self, field: HamiltonianField) -> Perturbation | None:
+        """What training looks at in place of the weights; these themselves when None."""
+        return None
+
+    @abstractmethod
+    def infer(self, trained: Trained, context: Context) -> Bank:
+        """The draws, from networks at the optimum."""
+
+    def with_integrator(self, integrator: Integrator) -> NetworkEngine:
+        """Copy with another solver step.
+
+        Raises:
+            ValueError: a method other than RK4, or without a step.
+        """
+        if not isinstance(integrator, RK4) or integrator.step is None:
+            raise ValueError(
+                "integrator: network engines differentiate RK4 steps, RK4(step=...) or None is "
+                f"expected; got {integrator!r}"
+            )
+        return replace(self, step=integrator.step)
+
+    def run(
+        self, model: HamiltonianModel, data: Trajectories, seed: int, report: Report
+    ) -> Posterior:
+        """Infer the posterior from trajectories, see :class:`InferenceEngine`."""
+        began = time.perf_counter()
+        report("smoothing the data", None)
+        interpolation = model.interpolation
+        prepared = prepare(
+            data, model.noise, self.step, DEFAULT_STEP, model.energy.momenta, interpolation
+        )
+        own = model.in_units(prepared.scaling, prepared.known_states)
+        context = self._context(model, own, prepared, data, seed, report)
+        basis = own.energy.basis(context.hyperparameters)
+        field = own.field(basis, prepared.scaling, data)
+        unit = float(prepared.scaling.time_scale)
+        growth = Growth(
+            prepared,
+            field,
+            self._schedule(),
+            None if self.window is None else self.window / unit,
+            seed,
+            context.checkpoint,
+            report,
+            self.perturbed(field),
+        )
+        trained = growth.train(self._beginning(field, seed))
+        bank = self.infer(trained, context)
+        return found_from_trajectories(
+            type(self).__name__, bank, prepared, model, data, began, seed, context.hyperparameters
+        )
+
+    def run_pairs(
+        self, model: HamiltonianModel, data: StateDerivatives, seed: int, report: Report
+    ) -> DerivativePosterior:
+        """Infer the posterior from pairs of states and derivatives.
+
+        Args:
+            model: priors of the field.
+            data: on the device and in the dtype to compute with.
+            seed: of every random choice.
+            report: to be called as the work goes on.
+
+        Raises:
+            ValueError: model and data that do not fit together.
+        """
+        began = time.perf_counter()
+        prepared = prepare_pairs(model, data)
+        own = model.in_units(prepared.scaling, prepared.pairs.z)
+        context = self._context(model, own, prepared, data, seed, report)
+        damping = own.dissipation.scaled(prepared.scaling)
+        field = HamiltonianField(own.energy.basis(context.hyperparameters), damping)
+        density = PairDensity(prepared.pairs, field, prepared.noise)
+        size = typical_size(prepared.pairs)
+        begin = Unknowns.at(self._beginning(field, seed), density.noise, size, None)
+        trained = self._trained(density, begin, context)
+        bank = self.infer(trained, context)
+        return found_from_pairs(
+            type(self).__name__, bank, prepared, model, data, began, seed, context.hyperparameters
+        )
+
+    def _trained(self, density: PairDensity, begin: Unknowns, context: Context) -> Trained:
+        """Adam, and Gauss-Newton steps where they are small and nothing is perturbed."""
+        perturbed, schedule = self.perturbed(density.field), self._schedule()
+        exact = perturbed is None and affordable(density)
+        if exact:
+            schedule = replace(schedule, num_steps=max(1, round(FIRST * schedule.num_steps)))
+        descent = Descent(density, begin, schedule, context.seed, perturbed)
+        found = descend(descent, "training", context.checkpoint, context.report).unknowns()
+        if not exact:
+            return Trained(density, found, schedule.num_steps)
+        found, ends = polished_rows(
+            density, found, "last steps", LAST_STEPS, context.checkpoint, context.report
+        )
+        return Trained(density, found, schedule.num_steps + ends.steps, ends=ends)
+
+    def _schedule(self) -> Schedule:
+        size = PAIRS_A_STEP if self.batch_size is None else self.batch_size
+        return Schedule(self.num_steps, self.learning_rate, size)
+
+    def _beginning(self, field: HamiltonianField, seed: int) -> Float[Tensor, "rows params"]:
+        """Rows of theta: the k-th from the seed k further on, whatever their number."""
+        rows = []
+        for k in range(self.num_rows):
+            generator = torch.Generator().manual_seed(seed + k)
+            w = initial_weights(field.basis, 1, generator)[0]
+            inputs = w.new_zeros(field.num_weights - len(w))
+            rows.append(torch.cat([w, inputs, field.dissipation.start()]))
+        return torch.stack(rows)
+
+    def _context(
+        self,
+        given: HamiltonianModel,
+        scaled: HamiltonianModel,
+        prepared: Prepared | PreparedPairs,
+        data: Trajectories | StateDerivatives,
+        seed: int,
+        report: Report,
+    ) -> Context:
+        priors = scaled.energy.hyperpriors(prepared.scaling.spread)
+        hyper = {name: prior.median for name, prior in priors.items()}
+        law = (given.dissipation, given.inputs, given.noise, given.interpolation)
+        about = (replace(self, checkpoint=None), seed, *law)
+        mark = digest(data, about, scaled.energy.basis(hyper))
+        checkpoint = Checkpoint(self.checkpoint, mark)
+        return Context(scaled, hyper, prepared.scaling.spread, seed, checkpoint, report)
+
+
+def digest(data: Trajectories | StateDerivatives, settings: Sequence[object], basis: Basis) -> str:
+    """What a checkpoint belongs to: data, settings that print what they are, and the energy.
+
+    The energy is known by its slope at one state and one set of weights, and by its prior.
+    """
+    found = hashlib.sha256(repr(settings).encode())
+    parts = [basis.prior_variance]
+    if isinstance(data, StateDerivatives):
+        parts += [data.states, data.derivatives]
+    else:
+        parts += [*data.times, *data.states, *(data.inputs or ())]
+        parts += [known for known in (data.covariates, data.context) if known is not None]
+    w = initial_weights(basis, 1, torch.Generator().manual_seed(0))
+    z = w.new_ones(1, 1, data.state_dim)
+    for values in (*parts, basis.gradient_map(w)(z)):
+        found.update(values.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()

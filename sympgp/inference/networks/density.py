@@ -1,0 +1,209 @@
+"""Log densities that network engines raise: of pairs, and of trajectories through shooting."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from sympgp.fields import HamiltonianField, as_points
+from sympgp.inference.pairs import Pairs
+from sympgp.noise import RATE, SHAPE, ScaledNoise, log_density
+from sympgp.shooting.density import JointDensity
+
+
+class Density(ABC):
+    """The joint density of data and unknowns, as named terms for S draws at once.
+
+    The terms are those of :class:`~sympgp.shooting.density.JointDensity`: "likelihood" (and
+    "continuity") of the data, "weights", "dissipation", "noise" (and "initial_states") of the
+    priors. With ``chosen`` items (pairs or windows) the former count for all.
+
+    Attributes:
+        field: the field at fixed hyperparameters.
+        noise: the law of the noise.
+    """
+
+    field: HamiltonianField
+    noise: ScaledNoise
+
+    @property
+    @abstractmethod
+    def counts(self) -> Float[Tensor, " dim"]:
+        """Observations of each channel."""
+
+    @property
+    @abstractmethod
+    def num_items(self) -> int:
+        """Pairs or windows, of which some may be chosen."""
+
+    @abstractmethod
+    def terms(
+        self,
+        theta: Float[Tensor, "draws params"],
+        noise_std: Float[Tensor, "draws dim"],
+        start: Float[Tensor, "draws windows dim"] | None,
+        chosen: Int[Tensor, " chosen"] | None = None,
+    ) -> dict[str, Float[Tensor, " draws"]]:
+        """Log densities by name; their sum is the joint one."""
+
+
+@dataclass(frozen=True)
+class PairDensity(Density):
+    """``dz/ds ~ N(f(z; theta), sigma^2)`` at states that are taken as exact, with all priors.
+
+    Attributes:
+        pairs: scaled states and rates.
+        field: the field at fixed hyperparameters.
+        noise: law of the rates' noise.
+        inputs: (N, m) at the states; None without inputs.
+    """
+
+    pairs: Pairs
+    field: HamiltonianField
+    noise: ScaledNoise
+    inputs: Float[Tensor, "points inputs"] | None = None
+
+    @property
+    def counts(self) -> Float[Tensor, " dim"]:
+        """Measured rates of each channel."""
+        return self.pairs.counts
+
+    @property
+    def num_items(self) -> int:
+        """Number of pairs."""
+        return len(self.pairs.z)
+
+    def terms(
+        self,
+        theta: Float[Tensor, "draws params"],
+        noise_std: Float[Tensor, "draws dim"],
+        start: Float[Tensor, "draws windows dim"] | None = None,
+        chosen: Int[Tensor, " chosen"] | None = None,
+    ) -> dict[str, Float[Tensor, " draws"]]:
+        """See :class:`Density`; there are no states to be found."""
+        z, rates, observed = self.pairs.z, self.pairs.rates, self.pairs.observed
+        z, share = as_points(z, self.inputs), 1.0
+        if chosen is not None:
+            z, rates, observed = z[chosen], rates[chosen], observed[chosen]
+            share = len(chosen) / self.num_items
+        found = self.field.bind(theta)(0.0, z.expand(len(theta), *z.shape))
+        density = log_density(found - rates, noise_std.unsqueeze(1), self.noise.dof)
+        known = {"likelihood": (density * observed).sum((1, 2)) / share}
+        return known | prior_terms(self.field, self.noise, theta, noise_std)
+
+
+@dataclass(frozen=True)
+class WindowDensity(Density):
+    """A :class:`~sympgp.shooting.density.JointDensity` as network engines see it.
+
+    Attributes:
+        joint: the density.
+    """
+
+    joint: JointDensity
+
+    @property
+    def field(self) -> HamiltonianField:  # type: ignore[override]
+        """The field."""
+        return self.joint.field
+
+    @property
+    def noise(self) -> ScaledNoise:  # type: ignore[override]
+        """The law of the noise."""
+        return self.joint.noise
+
+    @property
+    def counts(self) -> Float[Tensor, " dim"]:
+        """Observations of each channel, so many as are independent."""
+        counts, inflation = self.joint.nodes.counts, self.joint.inflation
+        return counts if inflation is None else counts / inflation
+
+    @property
+    def num_items(self) -> int:
+        """Number of windows."""
+        return self.joint.windows.num_windows
+
+    def terms(
+        self,
+        theta: Float[Tensor, "draws params"],
+        noise_std: Float[Tensor, "draws dim"],
+        start: Float[Tensor, "draws windows dim"] | None,
+        chosen: Int[Tensor, " chosen"] | None = None,
+    ) -> dict[str, Float[Tensor, " draws"]]:
+        """See :class:`Density`.
+
+        Raises:
+            ValueError: there are no states.
+        """
+        if start is None:
+            raise ValueError("start: expected window states, got None")
+        return self.joint.terms(theta, noise_std, start, chosen)
+
+
+def spread_states(density: Density, most: int) -> Float[Tensor, "places width"]:
+    """At most so many states that are spread over the data, with inputs at rest."""
+    if isinstance(density, PairDensity):
+        z = density.pairs.z
+    elif isinstance(density, WindowDensity):
+        nodes = density.joint.nodes
+        z = nodes.values[nodes.mask.any(1)]
+    else:
+        raise TypeError(f"density: expected pairs or windows, got {type(density).__name__}")
+    index = torch.linspace(0, len(z) - 1, min(len(z), most)).round().long()
+    z = z[index.to(z.device)]
+    return torch.cat([z, z.new_zeros(len(z), density.field.num_inputs)], 1)
+
+
+def prior_terms(
+    field: HamiltonianField,
+    noise: ScaledNoise,
+    theta: Float[Tensor, "draws params"],
+    noise_std: Float[Tensor, "draws dim"],
+) -> dict[str, Float[Tensor, " draws"]]:
+    """Of weights, dissipation (minus infinity where it may not be) and ``log sigma``."""
+    w, rho = field.split(theta)
+    damping = field.dissipation
+    dissipation = normal_log_density(rho, damping.prior_stddev**2)
+    if damping.truncated:
+        half = dissipation + math.log(2.0) * rho.shape[1]
+        dissipation = half.masked_fill((rho < 0).any(1), -math.inf)
+    free, area = leaders(noise), noise.unit**2
+    rate = (RATE * noise.pooled(area) / area)[free]
+    variance = noise_std[:, free] ** 2
+    constant = math.log(2.0) - math.lgamma(SHAPE)
+    levels = constant + SHAPE * (rate / variance).log() - rate / variance
+    return {
+        "weights": normal_log_density(w, field.weight_variance),
+        "dissipation": dissipation,
+        "noise": levels.sum(1),
+    }
+
+
+def normal_log_density(
+    values: Float[Tensor, "draws entries"], variance: Float[Tensor, " entries"]
+) -> Float[Tensor, " draws"]:
+    """Of independent normals with mean zero, row by row."""
+    constant = 0.5 * (2.0 * math.pi * variance).log().sum()
+    return -0.5 * (values**2 / variance).sum(1) - constant
+
+
+def leaders(noise: ScaledNoise) -> Bool[Tensor, " dim"]:
+    """The channel that stands for each group whose level is to be found."""
+    channels = torch.arange(len(noise.group), device=noise.group.device)
+    return noise.known.isnan() & (noise.group == channels)
+
+
+def noise_levels(
+    noise: ScaledNoise, log: Float[Tensor, "draws groups"]
+) -> Float[Tensor, "draws dim"]:
+    """Standard deviations of all channels from the logarithms of the groups', row by row."""
+    free = leaders(noise)
+    levels = torch.ones_like(noise.unit).expand(len(log), -1)
+    levels = levels.index_copy(1, free.nonzero().squeeze(1), log.exp())
+    own = levels[:, noise.group] * noise.unit[noise.group] / noise.unit
+    return torch.where(noise.known.isnan(), own, noise.known)
