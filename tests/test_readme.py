@@ -66,12 +66,21 @@ def test_the_example_of_a_comparison_runs(reader: Reader):
     with warnings.catch_warnings():
         # one observation of some hundred whose density is doubtful is worth a warning, no more
         warnings.simplefilter("ignore", ComparisonWarning)
-        reader.run(range(6, 7))
+        reader.run(range(7, 8))
     assert reader.names["table"].index[0] == "friction"
 
 
+@pytest.mark.slow
+def test_a_network_in_its_place(reader: Reader):
+    reader.run(range(6, 7))
+    friction = reader.names["network"].dissipation()
+    assert abs(float(friction.mean) - 0.1) < 4 * float(friction.stddev)
+    assert reader.names["ahead"].samples.shape[1:] == (1, 201, 2)
+
+
+@pytest.mark.slow
 def test_a_driven_system_is_found(reader: Reader):
-    reader.run(range(7, 8))
+    reader.run(range(8, 9))
     gain = reader.names["arm"].input_matrix([[0.0, 0.0]])
     assert gain.mean.shape == (1, 2, 1) and float(gain.mean[0, 0, 0]) == 0.0
     assert abs(float(gain.mean[0, 1, 0]) - 1.0) < 4 * float(gain.stddev[0, 1, 0]) < 0.2
@@ -79,10 +88,11 @@ def test_a_driven_system_is_found(reader: Reader):
 
 @pytest.mark.slow
 def test_known_physics_and_positions_alone(reader: Reader):
-    reader.run(range(8, 10))
+    reader.run(range(9, 12))
     k = reader.names["known"].parameters()["k"]
     assert abs(float(k.mean) - 3.0) < 4 * float(k.stddev)
     assert "physics" in reader.names["known"].summary()
+    assert "k[0]" in reader.names["lengths"].parameters()
     assert abs(float(reader.names["watched"].noise_std[0]) - 0.05) < 0.02
     assert reader.names["long"].solver_error is not None
 
@@ -102,7 +112,7 @@ def test_the_tables_of_dissipations_and_integrators_have_all_of_them():
 
 
 def test_the_python_examples_run(folder: Path):
-    assert len(blocks("python")) == 10
+    assert len(blocks("python")) == 12
     written = {"data.csv", "new.csv", "fit.pt", "ahead.png"}
     assert {path.name for path in folder.iterdir()} >= written
     friction = sg.load(folder / "fit.pt").dissipation()

@@ -17,6 +17,10 @@ SCRIPTS = sorted(FOLDER.glob("*.py"))
 SMALL: dict[str, dict[str, Any]] = {
     "csv_to_forecast": {"NUM_FEATURES": 25, "NUM_DRAWS": 40, "NUM_STARTS": 3},
     "driven_pendulum": {"NUM_FEATURES": 20, "NUM_DRAWS": 40, "NUM_TORQUES": 3},
+    "networks": {
+        **{"NUM_FEATURES": 20, "HIDDEN": (12, 12), "NUM_STEPS": 300, "NUM_MEMBERS": 4},
+        **{"NUM_DRAWS": 30, "DURATION": 6.0},
+    },
 }
 
 
@@ -68,6 +72,14 @@ def driven(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     return SimpleNamespace(**names | {"outputs": path / "driven_pendulum"})
 
 
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """The names that networks.py leaves behind, and the folder that it wrote to."""
+    path = tmp_path_factory.mktemp("networks")
+    names = run_small(FOLDER / "networks.py", path)
+    return SimpleNamespace(**names | {"outputs": path / "networks"})
+
+
 def check_pictures(name: str, outputs: Path, count: int) -> None:
     """All of the pictures are spoken of, and none is a blank page."""
     pictures = sorted(outputs.glob("*.png"))
@@ -95,7 +107,10 @@ def test_it_is_a_notebook(script: Path):
     assert [cell.source for cell in back.cells] == [cell.source for cell in notebook.cells]
 
 
-@pytest.mark.parametrize("fixture", ["example", pytest.param("driven", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "fixture",
+    ["example", *(pytest.param(name, marks=pytest.mark.slow) for name in ("driven", "networks"))],
+)
 def test_every_tutorial_runs(fixture: str, request: pytest.FixtureRequest):
     """Each runs once, for the tests below too."""
     assert request.getfixturevalue(fixture).FOLDER in SMALL
@@ -165,3 +180,24 @@ def test_an_unseen_torque_is_followed_and_its_threshold_is_known(driven: SimpleN
     assert driven.chance[0] < 0.1 and driven.chance[-1] > 0.9
     energy = driven.energy[driven.last - 1 :]
     assert bool((energy.diff() < 0.05).all()) and energy[-1] < energy[0] - 1.0
+
+
+# --- what networks.py says of its results
+
+
+@pytest.mark.slow
+def test_bands_differ_as_the_text_says(networks: SimpleNamespace):
+    check_pictures("networks", networks.outputs, 5)
+    held = networks.results["90% band"]
+    assert held["SSGP"] > 0.7 and held["HNN, Laplace"] > 0.7
+    assert held["HNN, plain ensemble"] < min(held["SSGP"], held["HNN, Laplace"])
+    error = networks.results["trajectory MSE"]
+    assert error["SSGP"] < error["HNN, dropout"] and error["HNN, Laplace"] < error["HNN, dropout"]
+
+
+@pytest.mark.slow
+def test_energy_drifts_without_a_hamiltonian_and_functions_can_be_read(networks: SimpleNamespace):
+    drift = networks.drift
+    assert drift["neural ODE, ensemble"] > 2 * max(drift["SSGP"], drift["HNN, ensemble"])
+    assert [symbol.name for symbol in networks.symbols] == ["cos", "x^2"]
+    assert min(symbol.r2 for symbol in networks.symbols) > 0.999

@@ -8,21 +8,36 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, overload
 
-from sympgp.dissipation import Conservative, Friction
-from sympgp.energies import FourierEnergy
-from sympgp.inference import NUTS, GaussNewton, StochasticVI, fit
-from sympgp.inference.base import InferenceEngine
-from sympgp.models import SSGP, HamiltonianModel
-from sympgp.posterior import Posterior
-from sympgp.trajectories import Trajectories
+from sympgp.dissipation import Conservative, Dissipation, Friction
+from sympgp.energies import FourierEnergy, KANEnergy
+from sympgp.inference import (
+    MAP,
+    NUTS,
+    SGHMC,
+    DeepEnsemble,
+    DerivativeRegression,
+    ExactGP,
+    GaussNewton,
+    Laplace,
+    MCDropout,
+    MeanFieldVI,
+    StochasticVI,
+    fit,
+)
+from sympgp.models import DHNN, HNN, LNN, SSGP, HamiltonianModel, NeuralODE
+from sympgp.posterior import DerivativePosterior, Posterior
+from sympgp.trajectories import StateDerivatives, Trajectories
 
+Pair = tuple[str, str]
+"""A model and an engine, by name."""
 ModelMaker = Callable[..., HamiltonianModel]
 """``(num_dof, num_features, damped, seed, **options)`` to a model."""
-EngineMaker = Callable[..., InferenceEngine]
-"""``(**options)`` to an engine."""
+EngineMaker = Callable[..., Any]
+"""``(**options)`` to an engine, for trajectories, for pairs (x, dx/dt) or for both."""
 
 
 def ssgp(
@@ -30,14 +45,63 @@ def ssgp(
 ) -> HamiltonianModel:
     """The symplectic spectrum Gaussian process; options are those of ``FourierEnergy``."""
     energy = FourierEnergy(num_dof, num_features, seed=seed, **options)
-    return SSGP(
-        num_dof, num_features, dissipation=Friction() if damped else Conservative(), energy=energy
-    )
+    return SSGP(num_dof, num_features, dissipation=_dissipation(damped), energy=energy)
 
 
-MODELS: dict[str, ModelMaker] = {"ssgp": ssgp}
+def network(
+    make: Callable[..., HamiltonianModel],
+    num_dof: int,
+    num_features: int,
+    damped: bool,
+    seed: int,
+    width: int = 64,
+    depth: int = 2,
+    **options: Any,
+) -> HamiltonianModel:
+    """A network of ``depth`` hidden layers; other options are those of the model.
+
+    Args:
+        make: the model, from degrees of freedom and widths.
+        num_dof: degrees of freedom.
+        num_features: of no use here.
+        damped: whether to learn friction, of models that do not learn it in another way.
+        seed: of no use here: engines draw the first weights.
+        width: of every hidden layer.
+        depth: number of hidden layers.
+        options: of the model.
+    """
+    model = make(num_dof, (width,) * depth, **options)
+    own = damped and make not in (DHNN, NeuralODE)
+    return replace(model, dissipation=_dissipation(own))
+
+
+def _kan(num_dof: int, hidden: tuple[int, ...], **options: Any) -> HamiltonianModel:
+    return HamiltonianModel(KANEnergy(num_dof, hidden, **options))
+
+
+def _dissipation(damped: bool) -> Dissipation:
+    return Friction() if damped else Conservative()
+
+
+MODELS: dict[str, ModelMaker] = {
+    "ssgp": ssgp,
+    "hnn": partial(network, HNN),
+    "dhnn": partial(network, DHNN),
+    "lnn": partial(network, LNN),
+    "node": partial(network, NeuralODE),
+    "kan": partial(network, _kan, width=5, depth=1),
+    "lnn-kan": partial(network, LNN, width=5, depth=1, network="kan"),
+}
 ENGINES: dict[str, EngineMaker] = {
     "gauss-newton": GaussNewton,
+    "regression": DerivativeRegression,
+    "exact": ExactGP,
+    "map": MAP,
+    "ensemble": DeepEnsemble,
+    "meanfield": MeanFieldVI,
+    "dropout": MCDropout,
+    "laplace": Laplace,
+    "sghmc": SGHMC,
     "nuts": NUTS,
     "vi": StochasticVI,
     "vi-from-prior": partial(StochasticVI, None),
@@ -94,7 +158,7 @@ def make_model(
         raise ValueError(f"model: {text!r} cannot be made: {error}") from error
 
 
-def make_engine(text: str) -> InferenceEngine:
+def make_engine(text: str) -> Any:
     """The engine of this name.
 
     Raises:
@@ -107,13 +171,28 @@ def make_engine(text: str) -> InferenceEngine:
         raise ValueError(f"engine: {text!r} cannot be made: {error}") from error
 
 
+@overload
 def fit_named(
     model: str, engine: str, data: Trajectories, num_features: int, damped: bool, seed: int
-) -> Posterior:
-    """Fit by names; the seed is that of the features and of the engine.
+) -> Posterior: ...
+
+
+@overload
+def fit_named(
+    model: str, engine: str, data: StateDerivatives, num_features: int, damped: bool, seed: int
+) -> DerivativePosterior: ...
+
+
+def fit_named(
+    model: str, engine: str, data: Any, num_features: int, damped: bool, seed: int
+) -> Posterior | DerivativePosterior:
+    """Fit trajectories or pairs by names; the seed is that of the features and of the engine.
 
     Raises:
         ValueError: names or options that are not known; data that do not suit the model.
     """
     made = make_model(model, data.num_dof, num_features, damped, seed)
-    return fit(made, data, inference=make_engine(engine), seed=seed, progress=False)
+    found: Posterior | DerivativePosterior = fit(
+        made, data, inference=make_engine(engine), seed=seed, progress=False
+    )
+    return found

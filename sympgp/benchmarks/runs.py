@@ -9,9 +9,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from sympgp.integrators import DivergenceWarning
-from sympgp.posterior import Posterior
 
 Value = str | int | float | None
 """Of a setting or a score; None where a score does not apply."""
@@ -87,7 +87,15 @@ def _explain(error: Exception) -> str:
 CLEAN = "Verdict: the structure fits: "
 
 
-def problems(posterior: Posterior) -> str:
+@runtime_checkable
+class Summarized(Protocol):
+    """A posterior that says what it worries about."""
+
+    def summary(self) -> str:
+        """Lines of text."""
+
+
+def problems(posterior: Summarized) -> str:
     """What the summary worries about and what its verdict finds, in one line."""
     found = []
     for line in posterior.summary().splitlines():

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from sympgp.cli.bench_calibration import calibration
+from sympgp.cli.bench_networks import networks
 from sympgp.cli.bench_options import divide, protocol_options, running_options
 from sympgp.cli.parameters import Numbers
 
@@ -25,6 +26,7 @@ Examples:
   sympgp bench ssgp
   sympgp bench hgp
   sympgp bench calibration
+  sympgp bench networks
 """
 
 SSGP_HELP = """New trajectories of pendula, Duffing's oscillator and a bead on a wire.
@@ -67,6 +69,7 @@ def bench() -> None:
 
 
 bench.add_command(calibration)
+bench.add_command(networks)
 
 
 @bench.command(help=SSGP_HELP, short_help="Predict new trajectories.", epilog=SSGP_EXAMPLE)

@@ -112,11 +112,11 @@ def divide(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     choice = {name: value for name, value in given.items() if name not in how}
     for name in {"models", "engines"} & choice.keys():
         choice[name] = tuple(dict.fromkeys(choice[name]))
-    _check_names(choice.get("models", ()), choice["engines"])
+    check_names(choice.get("models", ()), choice["engines"])
     return choice, how
 
 
-def _check_names(models: Sequence[str], engines: Sequence[str]) -> None:
+def check_names(models: Sequence[str], engines: Sequence[str]) -> None:
     """Refuse models and engines that cannot be made before anything is computed.
 
     Raises:

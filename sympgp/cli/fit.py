@@ -47,6 +47,7 @@ Examples:
   sympgp fit arm.csv --q angle --p momentum --angle angle --input torque --friction -o fit.pt
   sympgp fit camera.csv --q x --q y --mass 0.2 --dissipation rayleigh --drag quadratic -o fit.pt
   sympgp fit data.csv --formula "p**2/2-k*cos(q)" --parameter k=lognormal:9,0.5 -o fit.pt
+  sympgp fit data.csv --model hnn --hidden 64,64 --engine ensemble --friction -o fit.pt
   sympgp fit many.csv --formula "p**2/2-k*cos(q)" --parameter k=pooled:lognormal:9,0.5 -o fit.pt
 """
 
@@ -120,6 +121,13 @@ Example:
     "  [default: found from the data]",
 )
 @click.option(
+    "--engine",
+    metavar="NAME",
+    help="How it is learned, as NAME or NAME:OPTION=VALUE,...: gauss-newton, vi, nuts, and for "
+    "networks map, ensemble, meanfield, dropout, laplace or sghmc."
+    "  [default: gauss-newton, of networks ensemble]",
+)
+@click.option(
     "--seed",
     type=int,
     metavar="NUMBER",
@@ -144,6 +152,7 @@ def fit(
     covariates: tuple[str, ...],
     noise: str,
     levels: tuple[tuple[str, float], ...],
+    engine: str | None,
     seed: int,
     device: str | None,
     quiet: bool,
@@ -151,6 +160,7 @@ def fit(
     **given: Any,
 ) -> None:
     """Fit a file."""
+    from sympgp.benchmarks.registry import make_engine
     from sympgp.cli.text import describe_data
     from sympgp.inference import fit as fit_model  # loaded before the first word: some libraries
     # swallow an interrupt while they are imported
@@ -158,13 +168,16 @@ def fit(
     refuse_same_file(file, output)
     _check_device(device)
     check_options(given, inputs, covariates)
+    inference = None if engine is None else make_engine(engine)
     columns = {"q": q, "p": p, "time": time, "trajectory": trajectory, "units": dict(units)}
     text = {name: given[name] for name in TEXT}
     data = read(file, text, u=inputs, covariates=covariates, **columns)
     law = _noise(noise, levels, data.names)
     model = make_model(data, given, law, seed)
     click.echo(f"{file}: {describe_data(data)}")
-    posterior = fit_model(model, data, seed=seed, device=device, progress=not quiet)
+    posterior = fit_model(
+        model, data, inference=inference, seed=seed, device=device, progress=not quiet
+    )
     posterior.save(output)
     click.echo(posterior.summary())
     click.echo(f"Wrote {output}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sympgp.cli.model_parameters import Angle, ParameterPrior
+from sympgp.cli.network_options import NETWORK_OPTIONS, check_network, network_energy
 from sympgp.cli.parameters import Vector, as_option
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def angle_option(text: str) -> Callable[..., Any]:
 
 
 _MODEL_OPTIONS = (
+    *NETWORK_OPTIONS,
     click.option(
         "--friction",
         is_flag=True,
@@ -134,6 +136,7 @@ def check_options(
         raise ValueError("--drag: expected --dissipation rayleigh beside it")
     if given["held"] and not inputs:
         raise ValueError("--held: expected --input beside it")
+    check_network(given)
     needed = any(
         getattr(prior, "hidden", None) is not None for _, prior in given["parameters"] or ()
     )
@@ -196,6 +199,8 @@ def _energy(
     import sympgp as sg
 
     mass, formula = given["mass"], given["formula"]
+    if given["model"] not in (None, "ssgp"):
+        return network_energy(num_dof, periods, given)
     on = "state" if mass is None else "q"
     turns: dict[str, Any] = {"periodic": list(periods), "period": list(periods.values())}
     learned = sg.FourierEnergy(num_dof, given["features"], on=on, seed=seed, **turns)

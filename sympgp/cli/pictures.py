@@ -64,6 +64,8 @@ def kinds_of(source: Posterior | Rollouts) -> tuple[str, ...]:
     if isinstance(source, Posterior):
         shown = dict.fromkeys(("fitted", "residuals", *PHASE_SPACE, "energy"), True)
         shown |= {"trajectories": len(source.data) > 1, "pairs": several}
+        if not source.has_energy:
+            shown |= {"hamiltonian": False, "energy": False}
     else:
         shown = {"bands": True, "energy": source.energies is not None}
         shown |= {"trajectories": source.num_trajectories > 1, "pairs": several, "section": several}
