@@ -12,7 +12,8 @@ from torch import Tensor
 from sympgp.energies.base import GradientMap, Linearized
 from sympgp.energies.contextual import Context
 from sympgp.energies.contextual_effects import ParameterEffect
-from sympgp.energies.nonlinear import NonlinearBasis, first_matrix, given
+from sympgp.energies.differentiated import first_matrix, given
+from sympgp.energies.nonlinear import NonlinearBasis
 from sympgp.energies.physics_basis import PhysicsBasis
 
 

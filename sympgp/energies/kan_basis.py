@@ -10,9 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sympgp.energies.base import GradientMap, Linearized
+from sympgp.energies.differentiated import first_matrix, given
 from sympgp.energies.kan_function import KANFunction
 from sympgp.energies.kan_layers import Pass, grouped
-from sympgp.energies.nonlinear import NonlinearBasis, first_matrix, given
+from sympgp.energies.nonlinear import NonlinearBasis
 from sympgp.energies.trainable import TrainableBasis
 
 

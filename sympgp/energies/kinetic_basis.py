@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sympgp.energies.base import Basis, GradientMap, Linearized
-from sympgp.energies.nonlinear import given
+from sympgp.energies.differentiated import given
 from sympgp.phase_space import join, split
 
 

@@ -9,10 +9,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sympgp.energies.base import Basis
+from sympgp.energies.differentiated import followed, gradient
 from sympgp.energies.kan_basis import KANBasis
 from sympgp.energies.network_basis import NetworkBasis
-from sympgp.energies.nonlinear import gradient
-from sympgp.energies.slope import SlopeBasis, covector, followed
+from sympgp.energies.slope import SlopeBasis, covector
 from sympgp.energies.trainable import (
     TrainableBasis,
     dropout_factors,

@@ -11,8 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sympgp.energies.base import GradientMap, Linearized
+from sympgp.energies.differentiated import first_matrix, given
 from sympgp.energies.network_passes import ACTIVATIONS, Activation, Along, Layers, Passes, times
-from sympgp.energies.nonlinear import NonlinearBasis, first_matrix, given
+from sympgp.energies.nonlinear import NonlinearBasis
 from sympgp.energies.trainable import TrainableBasis
 
 AT_ONCE = 100_000

@@ -17,6 +17,7 @@ from sympgp.energies.base import Energy, Hyperparameters, LogNormal
 from sympgp.energies.contextual import Context, unwrapped
 from sympgp.energies.contextual_basis import ContextualBasis
 from sympgp.energies.contextual_effects import CovariateNetwork, ParameterEffect
+from sympgp.energies.differentiated import gradient
 from sympgp.energies.formula_checks import (
     check_callable,
     check_periodic,
@@ -24,7 +25,6 @@ from sympgp.energies.formula_checks import (
     check_string,
     sorted_parameters,
 )
-from sympgp.energies.nonlinear import gradient
 from sympgp.energies.physics_basis import CallableBasis, ExpressionBasis, Formula, PhysicsBasis
 from sympgp.phase_space import CanonicalScaling, join
 

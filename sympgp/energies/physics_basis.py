@@ -13,7 +13,8 @@ from torch import Tensor
 from sympgp.energies.base import Basis, GradientMap, Linearized
 from sympgp.energies.calculus import Calculus, calculus, change_name
 from sympgp.energies.derivatives import Program
-from sympgp.energies.nonlinear import NonlinearBasis, first_matrix, given, gradient
+from sympgp.energies.differentiated import first_matrix, given, gradient
+from sympgp.energies.nonlinear import NonlinearBasis
 from sympgp.energies.priors import Prior
 from sympgp.phase_space import split
 

@@ -9,8 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sympgp.energies.base import Basis, Energy, GradientMap, Linearized
-from sympgp.energies.nonlinear import first_matrix, given, gradient
+from sympgp.energies.base import Energy, GradientMap
+from sympgp.energies.differentiated import (
+    DifferentiatedBasis,
+    WeightedMap,
+    followed,
+    gradient,
+)
 from sympgp.phase_space import join, split
 
 WITHOUT_ENERGY = "a field without an energy: only its rates dx/dt are known, no H"
@@ -23,7 +28,7 @@ def covector(rate: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
     return join(-f_p, f_q)
 
 
-class SlopeBasis(Basis):
+class SlopeBasis(DifferentiatedBasis):
     """Fields ``f = J g(z; w)`` of which the covector ``g`` is written; the rest is differentiated.
 
     Any field is one of these, with ``g = J' f``. Where ``g`` is not ``grad H``, its derivative
@@ -38,7 +43,6 @@ class SlopeBasis(Basis):
         has_energy: whether ``value`` is a function of the state that the family calls energy.
     """
 
-    linear = False
     has_energy = False
     canonical = False
 
@@ -72,56 +76,16 @@ class SlopeBasis(Basis):
         """
         if not self.has_energy:
             raise TypeError(WITHOUT_ENERGY)
-        w = given(w)
-        states, rows = z.reshape(-1, 1, z.shape[-1]), w.expand(z[..., 0].numel(), -1)
-        found = gradient(lambda leaf: self.value(states, leaf), rows, followed(z, w))
-        return found.reshape(*z.shape[:-1], -1)
-
-    def feature_gradient(
-        self, z: Float[Tensor, "*batch dim"], w: Float[Tensor, " weights"] | None = None
-    ) -> Float[Tensor, "*batch dim weights"]:
-        """``dg/dw``."""
-        w = given(w)
-        dim = z.shape[-1]
-        states = z.reshape(-1, 1, dim)
-        num = len(states)
-        seeds = torch.eye(dim, dtype=z.dtype, device=z.device).repeat(num, 1).unsqueeze(1)
-        copies = states.repeat_interleave(dim, 0)
-        found = self._by_weights(copies, w.expand(num * dim, -1), seeds)
-        return found.reshape(*z.shape, -1)
-
-    def weighted_gradient(
-        self,
-        z: Float[Tensor, "batch stages dim"],
-        weights: Float[Tensor, "batch out stages dim"],
-        w: Float[Tensor, " weights"] | None = None,
-    ) -> Float[Tensor, "batch out weights"]:
-        """``sum_s W_s dg(z_s)/dw``, pulled back for all rows at once."""
-        w = given(w)
-        batch, out = weights.shape[:2]
-        copies, rows = z.repeat_interleave(out, 0), w.expand(batch * out, -1)
-        found = self._by_weights(copies, rows, weights.flatten(0, 1))
-        return found.reshape(batch, out, -1)
+        return super().features(z, w)
 
     def gradient_map(self, w: Float[Tensor, "*draws weights"]) -> GradientMap:
         """``z -> g(z; w)``."""
         return SlopeMap(self, w)
 
-    def hessian(
-        self, z: Float[Tensor, "batch dim"], w: Float[Tensor, " weights"]
-    ) -> Float[Tensor, "batch dim dim"]:
-        """``dg/dz`` for one weight vector: entry (i, j) is ``dg_i/dz_j``, not symmetric."""
-        return self._linear(z.unsqueeze(0), w.unsqueeze(0))[1].squeeze(0)
-
-    def linearized(
+    def _by_states(
         self, z: Float[Tensor, "draws batch dim"], w: Float[Tensor, "draws weights"]
-    ) -> Linearized:
-        """``g`` and ``dg/dz`` together; weights by a reverse pass where they are asked for."""
-        slope, hessian = self._linear(z, w)
-        return Linearized(slope, hessian, lambda pull: self._by_weights(z, w, pull))
-
-    def _linear(self, z: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-        """``g`` (S, B, D) and its derivatives (S, B, D, D), a row at each of D copies."""
+    ) -> tuple[Float[Tensor, "draws batch dim"], Float[Tensor, "draws batch dim dim"]]:
+        """``g`` and ``dg/dz``, a row at each of D copies."""
         draws, batch, dim = z.shape
         seeds = torch.eye(dim, dtype=z.dtype, device=z.device).repeat_interleave(batch, 0)
         slope = z
@@ -134,17 +98,17 @@ class SlopeBasis(Basis):
         rows = gradient(contracted, z.repeat(1, dim, 1), followed(z, w))
         return slope[:, :batch].detach(), rows.reshape(draws, dim, batch, dim).transpose(1, 2)
 
-    def _by_weights(self, z: Tensor, w: Tensor, pull: Tensor) -> Tensor:
+    def _by_weights(
+        self,
+        z: Float[Tensor, "draws batch dim"],
+        w: Float[Tensor, "draws weights"],
+        pull: Float[Tensor, "draws #batch dim"],
+    ) -> Float[Tensor, "draws weights"]:
         """The derivative of ``sum pull . g`` by the weights of each draw."""
         return gradient(lambda leaf: pull * self.slope(z, leaf), w, followed(z, w, pull))
 
 
-def followed(*tensors: Tensor) -> bool:
-    """Whether a caller will differentiate what is made of these."""
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-
-
-class SlopeMap(GradientMap):
+class SlopeMap(WeightedMap):
     """``z -> K g(z; w)`` of a :class:`SlopeBasis`, draws on a leading axis."""
 
     def __init__(
@@ -153,23 +117,16 @@ class SlopeMap(GradientMap):
         w: Float[Tensor, "*draws weights"],
         matrix: Float[Tensor, "*own dim dim"] | None = None,
     ) -> None:
-        self.basis, self.w, self.matrix = basis, w, matrix
-        self.slope = basis.bound(w)
+        super().__init__(w, matrix)
+        self.basis, self.covector = basis, basis.bound(w)
 
-    def __call__(self, z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
-        """Evaluate at (..., D) states, or (S, B, D) for S draws."""
-        slope = self.slope(z)
-        return slope if self.matrix is None else slope @ self.matrix.mT
+    def slope(self, z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        """``g``."""
+        return self.covector(z)
 
-    def transformed(self, matrix: Float[Tensor, "*draws dim dim"]) -> SlopeMap:
-        """Multiply from the left."""
-        whole = matrix if self.matrix is None else matrix @ self.matrix
-        return SlopeMap(self.basis, self.w, whole)
-
-    def first(self) -> SlopeMap:
-        """The first of several draws alone, still with a draw axis."""
-        own = self.w[:1] if self.w.dim() > 1 else self.w
-        return SlopeMap(self.basis, own, first_matrix(self.matrix))
+    def like(self, weights: Tensor, matrix: Tensor | None) -> SlopeMap:
+        """The same for other weights and another matrix."""
+        return SlopeMap(self.basis, weights, matrix)
 
 
 class SlopeEnergy(Energy):

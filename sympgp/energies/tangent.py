@@ -10,10 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sympgp.energies.base import Basis, GradientMap, Linearized
+from sympgp.energies.differentiated import first_matrix
 from sympgp.energies.lagrangian_basis import LagrangianBasis
 from sympgp.energies.network_basis import NetworkBasis
 from sympgp.energies.network_passes import ACTIVATIONS, Layers, times
-from sympgp.energies.nonlinear import first_matrix
 
 
 @dataclass(frozen=True, eq=False)
