@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sympgp.energies.base import GradientMap, Linearized
+from sympgp.energies.base import Linearized
 from sympgp.energies.contextual import Context
 from sympgp.energies.contextual_effects import ParameterEffect
-from sympgp.energies.differentiated import first_matrix, given
+from sympgp.energies.differentiated import WeightedMap, given
 from sympgp.energies.nonlinear import NonlinearBasis
 from sympgp.energies.physics_basis import PhysicsBasis
 
@@ -265,7 +265,7 @@ class ContextualBasis(NonlinearBasis):
         return found
 
 
-class ContextualGradient(GradientMap):
+class ContextualGradient(WeightedMap):
     """``[z | c] -> K grad H(z, c)`` of a :class:`ContextualBasis`, draws on a leading axis."""
 
     def __init__(
@@ -274,21 +274,15 @@ class ContextualGradient(GradientMap):
         w: Float[Tensor, "*draws weights"],
         matrix: Float[Tensor, "*own dim dim"] | None,
     ) -> None:
-        self.basis, self.w, self.matrix = basis, w, matrix
+        super().__init__(w, matrix)
+        self.basis = basis
 
-    def __call__(self, z: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch dim"]:
-        """Evaluate at (..., D + c) points, or (S, B, D + c) for S draws."""
-        at = self.basis.local(z, self.w)
+    def slope(self, z: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch dim"]:
+        """``grad H`` at (..., D + c) points, or (S, B, D + c) for S draws."""
+        at = self.basis.local(z, self.weights)
         slope = self.basis.inner.gradient_map(at.w)(at.z)
-        slope = slope.reshape(*z.shape[:-1], self.basis.dim)
-        return slope if self.matrix is None else slope @ self.matrix.mT
+        return slope.reshape(*z.shape[:-1], self.basis.dim)
 
-    def transformed(self, matrix: Float[Tensor, "*draws dim dim"]) -> ContextualGradient:
-        """Multiply from the left."""
-        whole = matrix if self.matrix is None else matrix @ self.matrix
-        return ContextualGradient(self.basis, self.w, whole)
-
-    def first(self) -> ContextualGradient:
-        """The first of several draws alone, still with a draw axis."""
-        own = self.w[:1] if self.w.dim() > 1 else self.w
-        return ContextualGradient(self.basis, own, first_matrix(self.matrix))
+    def like(self, weights: Tensor, matrix: Tensor | None) -> ContextualGradient:
+        """The same for other weights and another matrix."""
+        return ContextualGradient(self.basis, weights, matrix)

@@ -95,14 +95,14 @@ class WeightedMap(GradientMap):
         self.weights, self.matrix = weights, matrix
 
     @abstractmethod
-    def slope(self, z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
-        """``g(z; w)``."""
+    def slope(self, z: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch dim"]:
+        """``g(z; w)``; states may have a context behind them."""
 
     @abstractmethod
     def like(self, weights: Tensor, matrix: Tensor | None) -> WeightedMap:
         """The same for other weights and another matrix."""
 
-    def __call__(self, z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+    def __call__(self, z: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch dim"]:
         """Evaluate at (..., D) states, or (S, B, D) for S draws."""
         slope = self.slope(z)
         return slope if self.matrix is None else slope @ self.matrix.mT

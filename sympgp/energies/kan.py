@@ -10,12 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sympgp.energies.angles import checked_angles
 from sympgp.energies.arguments import check_count, check_positive, check_widths
-from sympgp.energies.base import Energy, Hyperparameters, LogNormal
+from sympgp.energies.base import Hyperparameters, LogNormal
 from sympgp.energies.kan_basis import KANBasis
 from sympgp.energies.kan_function import KANFunction
-from sympgp.phase_space import CanonicalScaling
+from sympgp.energies.layered import LayeredEnergy
 
 WEIGHT_SCALE, SIGNAL_SCALE, LOG_STDDEV = 1.0, 3.0, 0.7
 """Medians of the hyperpriors, and how sure they are, in scaled units: hidden nodes of order one
@@ -28,7 +27,7 @@ MARGIN = 0.1
 """By how much of the data's range grids go on to either side."""
 
 
-class KANEnergy(Energy):
+class KANEnergy(LayeredEnergy):
     """``H(z; w)`` a Kolmogorov-Arnold network: learned functions of one variable, added up.
 
     Every edge between nodes carries ``phi(x) = w_b silu(x) + sum_k c_k B_k(x)`` with B-splines
@@ -79,28 +78,10 @@ class KANEnergy(Energy):
             check_count(name, count, least)
         check_widths("hidden", hidden)
         check_positive("smoothness", smoothness)
-        self.num_dof, self.hidden, self.grid, self.order = num_dof, tuple(hidden), grid, order
+        super().__init__(num_dof, periodic, period)
+        self.hidden, self.grid, self.order = tuple(hidden), grid, order
         self.smoothness = float(smoothness)
-        self.periodic, self.period = checked_angles(periodic, period, num_dof, "state")
-        self._waves: Tensor | None = None
         self._box: tuple[Tensor, Tensor] | None = None
-
-    @property
-    def angles(self) -> dict[int, float]:
-        """Periodic coordinates and their periods in user units."""
-        return dict(zip(self.periodic, self.period, strict=True))
-
-    @property
-    def has_layers(self) -> bool:
-        """True."""
-        return True
-
-    def in_units(self, scaling: CanonicalScaling) -> KANEnergy:
-        """The same energy with its periods in scaled units."""
-        scaled = copy.copy(self)
-        period = scaling.scale.new_tensor(self.period)
-        scaled._waves = 2.0 * math.pi * scaling.scale[list(self.periodic)] / period
-        return scaled
 
     def prepare(
         self, states: Float[Tensor, "states dim"], nominal: Float[Tensor, " weights"] | None = None
@@ -129,8 +110,6 @@ class KANEnergy(Energy):
     def basis(self, hyperparameters: Hyperparameters) -> KANBasis:
         """The network with the prior variances of these scales."""
         output = hyperparameters["signal_scale"]
-        if self.periodic and self._waves is None:
-            raise RuntimeError("a periodic energy has a basis in scaled units only: use in_units")
         reach = output.detach().new_full((2 * self.num_dof,), REACH)
         lower, upper = (-reach, reach) if self._box is None else self._box
         function = KANFunction.on_box(
@@ -141,7 +120,7 @@ class KANEnergy(Energy):
             self.order,
             self.smoothness,
             self.periodic,
-            None if self._waves is None else self._waves.to(reach),
+            self.waves(reach) if self.periodic else None,
         )
         first = function.last_layer.start
         hidden = hyperparameters.get("weight_scale", output).square().expand(first)

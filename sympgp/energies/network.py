@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,19 +10,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sympgp.energies.angles import checked_angles
 from sympgp.energies.arguments import check_count, check_one_of, check_widths
-from sympgp.energies.base import Energy, Hyperparameters, LogNormal
+from sympgp.energies.base import Hyperparameters, LogNormal
+from sympgp.energies.layered import LayeredEnergy
 from sympgp.energies.network_basis import NetworkBasis
 from sympgp.energies.network_passes import ACTIVATIONS
-from sympgp.phase_space import CanonicalScaling
 
 WEIGHT_SCALE, SIGNAL_SCALE, LOG_STDDEV = 1.0, 3.0, 0.7
 """Medians of the hyperpriors, and how sure they are. In scaled units states and slopes are of
 order one: hidden units have to bend within the data, and H differs by a few units across them."""
 
 
-class NetworkEnergy(Energy):
+class NetworkEnergy(LayeredEnergy):
     """``H(z; w)`` a multilayer perceptron with weights ``w``, and smooth in the state.
 
     Weights into a unit are ``N(0, weight_scale^2 / fan_in)``, biases ``N(0, 1)`` times the same
@@ -67,26 +65,8 @@ class NetworkEnergy(Energy):
         if not len(hidden):
             raise ValueError("hidden: expected the width of at least one layer, got none")
         check_one_of("activation", activation, ACTIVATIONS)
-        self.num_dof, self.hidden, self.activation = num_dof, tuple(hidden), activation
-        self.periodic, self.period = checked_angles(periodic, period, num_dof, "state")
-        self._waves: Tensor | None = None
-
-    @property
-    def angles(self) -> dict[int, float]:
-        """Periodic coordinates and their periods in user units."""
-        return dict(zip(self.periodic, self.period, strict=True))
-
-    @property
-    def has_layers(self) -> bool:
-        """True."""
-        return True
-
-    def in_units(self, scaling: CanonicalScaling) -> NetworkEnergy:
-        """The same energy with its periods in scaled units."""
-        scaled = copy.copy(self)
-        period = scaling.scale.new_tensor(self.period)
-        scaled._waves = 2.0 * math.pi * scaling.scale[list(self.periodic)] / period
-        return scaled
+        super().__init__(num_dof, periodic, period)
+        self.hidden, self.activation = tuple(hidden), activation
 
     def hyperpriors(self, spread: Float[Tensor, " dim"]) -> dict[str, LogNormal]:
         """Scales of the hidden layers' weights and of H."""
@@ -99,15 +79,12 @@ class NetworkEnergy(Energy):
         """The network with the prior variances of these scales."""
         hidden = hyperparameters["weight_scale"] ** 2
         output = hyperparameters["signal_scale"] ** 2
-        if self.periodic and self._waves is None:
-            raise RuntimeError("a periodic energy has a basis in scaled units only: use in_units")
-        waves = hidden.new_zeros(0) if self._waves is None else self._waves.to(hidden)
         dim, variances = 2 * self.num_dof, []
         widths = (dim + len(self.periodic), *self.hidden)
         for wide, out in pairwise(widths):
             variances += [(hidden / wide).expand(out * wide), hidden.expand(out)]
         variances.append((output / widths[-1]).expand(widths[-1]))
-        turns = self.periodic, waves, tuple(self.angles.items())
+        turns = self.periodic, self.waves(hidden), tuple(self.angles.items())
         return NetworkBasis(dim, self.hidden, self.activation, torch.cat(variances), *turns)
 
     def redraw(self, seed: int) -> NetworkEnergy:

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sympgp.energies.base import Basis, GradientMap, Linearized
-from sympgp.energies.differentiated import first_matrix
+from sympgp.energies.base import Basis, Linearized
+from sympgp.energies.differentiated import WeightedMap
 from sympgp.energies.lagrangian_basis import LagrangianBasis
 from sympgp.energies.network_basis import NetworkBasis
 from sympgp.energies.network_passes import ACTIVATIONS, Layers, times
@@ -142,7 +142,7 @@ class TangentBasis(Basis):
             raise TypeError(f"basis: expected a LagrangianBasis, got {type(inner).__name__}")
         change = self.change(w)
         at = self.nominal.repeat(*change.shape[:-1], 1).reshape(change.shape)
-        own, moved = torch.func.jvp(lambda x: inner.momenta(z, x), (at,), (change,))[:2]
+        own, moved = _pushed(lambda x: inner.momenta(z, x), (at,), (change,))
         return own + moved
 
     def whole(self, w: Float[Tensor, "*draws weights"]) -> Float[Tensor, "*draws all"]:
@@ -150,7 +150,7 @@ class TangentBasis(Basis):
         return self.nominal + self.change(w)
 
 
-class TangentMap(GradientMap):
+class TangentMap(WeightedMap):
     """``z -> K grad H(z; w)`` of a :class:`TangentBasis`, draws on a leading axis."""
 
     def __init__(
@@ -159,30 +159,21 @@ class TangentMap(GradientMap):
         change: Float[Tensor, "*draws all"],
         matrix: Float[Tensor, "*own dim dim"] | None,
     ) -> None:
-        self.basis, self.change, self.matrix = basis, change, matrix
+        super().__init__(change, matrix)
+        self.basis = basis
         self.at = basis.nominal.repeat(*change.shape[:-1], 1).reshape(change.shape)
 
-    def __call__(self, z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
-        """Evaluate at (..., D) states, or (S, B, D) for S draws."""
-        slope = self._slope(z)
-        return slope if self.matrix is None else slope @ self.matrix.mT
-
-    def _slope(self, z: Tensor) -> Tensor:
+    def slope(self, z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        """The slope at ``w_0`` and its derivative along the change."""
         inner = self.basis.basis
         if isinstance(inner, NetworkBasis):
-            return network_slope(inner, self.basis.nominal, self.change, z)
-        own, moved = _pushed(lambda w: inner.gradient_map(w)(z), (self.at,), (self.change,))
+            return network_slope(inner, self.basis.nominal, self.weights, z)
+        own, moved = _pushed(lambda w: inner.gradient_map(w)(z), (self.at,), (self.weights,))
         return own + moved
 
-    def transformed(self, matrix: Float[Tensor, "*draws dim dim"]) -> TangentMap:
-        """Multiply from the left."""
-        whole = matrix if self.matrix is None else matrix @ self.matrix
-        return TangentMap(self.basis, self.change, whole)
-
-    def first(self) -> TangentMap:
-        """The first of several draws alone, still with a draw axis."""
-        own = self.change[:1] if self.change.dim() > 1 else self.change
-        return TangentMap(self.basis, own, first_matrix(self.matrix))
+    def like(self, weights: Tensor, matrix: Tensor | None) -> TangentMap:
+        """The same for another change and another matrix."""
+        return TangentMap(self.basis, weights, matrix)
 
 
 def _pushed(function: Any, at: tuple[Tensor], along: tuple[Tensor]) -> Any:
