@@ -15,6 +15,7 @@ from sympgp.energies import (
     KANEnergy,
     KANFunction,
     NonlinearBasis,
+    PhysicsEnergy,
     Symbol,
     fit_formula,
     fit_function,
@@ -593,3 +594,11 @@ def test_functions_are_drawn_about_their_means():
     with pytest.raises(ValueError, match="names: expected 1"):
         kan_picture(kan, z, fitted.weights, ax, names=["q", "p"])
     plt.close(ax.figure)
+
+
+def test_in_a_sum_grids_span_the_data_too():
+    states = 0.1 * randn(50, 2, seed=1)
+    alone = KANEnergy(1, (3,)).prepare(states)
+    both = (KANEnergy(1, (3,)) + PhysicsEnergy("p**2/2")).prepare(states)
+    for mine, found in zip(alone._box, both.parts[0]._box, strict=True):
+        torch.testing.assert_close(found, mine)

@@ -105,6 +105,8 @@ class SumEnergy(Energy):
     ) -> SumEnergy:
         """The same energy with learned parts orthogonal to the physics over the data's states.
 
+        And every part prepared for them.
+
         Without this, normal states with the data's spread take their place.
 
         Args:
@@ -114,7 +116,7 @@ class SumEnergy(Energy):
         """
         states = states[states.isfinite().all(-1)].detach()
         index = torch.linspace(0, len(states) - 1, min(len(states), MOST_STATES)).round().long()
-        prepared = self._with(self.parts)
+        prepared = self._with([part.prepare(states) for part in self.parts])
         prepared._states = states[index.to(states.device)]
         prepared._nominal = None if nominal is None else nominal.detach()
         return prepared
