@@ -9,6 +9,7 @@ import pytest
 import torch
 from problems import canonical, randn, tensor
 
+import sympgp as sg
 from sympgp.energies import (
     FittedFormula,
     KANBasis,
@@ -602,3 +603,23 @@ def test_in_a_sum_grids_span_the_data_too():
     both = (KANEnergy(1, (3,)) + PhysicsEnergy("p**2/2")).prepare(states)
     for mine, found in zip(alone._box, both.parts[0]._box, strict=True):
         torch.testing.assert_close(found, mine)
+
+
+def test_a_posterior_shows_its_functions_and_their_names():
+    q = torch.linspace(-1.0, 1.0, 7, dtype=torch.float64)
+    x = torch.cartesian_prod(q, q)
+    pairs = sg.StateDerivatives(x, torch.stack([x[:, 1], -x[:, 0]], 1), names=["angle", "rate"])
+    model = sg.HamiltonianModel(KANEnergy(1, (), grid=3) + PhysicsEnergy("p**2/2"))
+    posterior = sg.fit(model, pairs, inference=sg.MAP(num_steps=300), progress=False)
+    assert posterior.symbols(("x", "x^2"))[0].name == "x^2"
+    assert len(posterior.symbols()) == 2
+    words = {text.get_text() for text in kan_picture(posterior).texts}
+    assert {"angle", "rate"} <= words
+    plt.close("all")
+    plain_model = sg.fit(sg.SSGP(num_features=5), pairs, progress=False)
+    for ask in (plain_model.symbols, lambda: kan_picture(plain_model)):
+        with pytest.raises(TypeError, match="KANEnergy"):
+            ask()
+    basis = posterior.components[0].field.basis.parts[0]
+    with pytest.raises(ValueError, match="expected scaled states"):
+        kan_picture(basis)

@@ -196,12 +196,9 @@ print(f"trajectory MSE of the Lagrangian network: {lagrangian_error:.3f}")
 # %%
 model = sg.HamiltonianModel(sg.KANEnergy(1, hidden=()))
 splines = sg.fit(model, data, inference=sg.MAP(), progress=False)
-part = splines.components[0]
-basis, weights = part.field.basis, part.draws.theta[:, : part.field.num_weights]
-states = splines.scaling.to_scaled(torch.cat(data.states))
-symbols = basis.function.symbols(states, weights[0])
+symbols = splines.symbols()
 print(*symbols, sep="\n")
-save(sg.plots.kan(basis, states, weights[0], names=data.names, symbols=symbols), "kan")
+save(sg.plots.kan(splines, symbols=symbols), "kan")
 
 # %% [markdown]
 # `kan.png` shows both, in scaled units: a cosine of the angle, and a square of the momentum.

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sympgp.energies import KANBasis, KANFunction, Symbol
 from sympgp.plots import style
+from sympgp.posterior.forms import SpecialForms
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,9 +43,9 @@ class _Curve(NamedTuple):
 
 
 def kan(
-    network: KANFunction | KANBasis,
-    z: Tensor,
-    w: Tensor,
+    network: KANFunction | KANBasis | SpecialForms,
+    z: Tensor | None = None,
+    w: Tensor | None = None,
     ax: Axes | None = None,
     *,
     names: Sequence[str] | None = None,
@@ -59,18 +60,20 @@ def kan(
     the less of H hangs on it (:meth:`sympgp.energies.KANFunction.importances`).
 
     Args:
-        network: the function, or a basis of it.
-        z: (B, D) scaled states.
-        w: (P,) weights, or (S, P) for a band of draws about their median.
+        network: the posterior of a ``KANEnergy``; or the function, or a basis of it.
+        z: (B, D) scaled states; those of the data of a posterior.
+        w: (P,) weights, or (S, P) for a band of draws about their median; draws of a posterior.
         ax: axes to draw in; None for a new figure.
-        names: of the entries of a state; "z1", "z2", .. when not given. Angles have their cosine
-            in this place and their sine after all others.
+        names: of the entries of a state; those of a posterior, or "z1", "z2", .. when not given.
+            Angles have their cosine in this place and their sine after all others.
         output: what the network stands for.
         symbols: names to write above the functions, as ``KANFunction.symbols`` finds them.
         level: probability of the band.
 
     Raises:
-        ValueError: another number of names than entries of a state.
+        ValueError: another number of names than entries of a state; a function without states
+            or weights.
+        TypeError: the posterior of another energy.
 
     Example:
         >>> one = torch.ones(2, dtype=torch.float64)
@@ -80,7 +83,14 @@ def kan(
         >>> len(ax.child_axes)
         6
     """
+    if isinstance(network, SpecialForms):
+        known: Sequence[str] = network.names
+        network, states, weights = network.splines()
+        z, w = states if z is None else z, weights if w is None else w
+        names = known if names is None else names
     function = network.function if isinstance(network, KANBasis) else network
+    if z is None or w is None:
+        raise ValueError("z, w: expected scaled states and weights beside a function, got None")
     labels = _labels(function, names)
     rows = w if w.dim() > 1 else w.unsqueeze(0)
     most = max(max(function.layer_edges), max(function.widths))

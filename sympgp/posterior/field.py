@@ -25,7 +25,7 @@ from sympgp.posterior.draws import (
     scaled_states,
     with_inputs,
 )
-from sympgp.posterior.momenta import momenta
+from sympgp.posterior.forms import SpecialForms
 from sympgp.posterior.parameters import DrawnMarginal, parameters
 from sympgp.trajectories.signals import Interpolation, Signal, as_signal
 
@@ -40,7 +40,7 @@ SOME_DRAWS = 200
 
 
 @dataclass(frozen=True, eq=False)
-class FieldPosterior(ABC):
+class FieldPosterior(SpecialForms, ABC):
     """Posterior over ``dx/dt = J grad H - d(x, grad H) + G u`` and the noise, no trajectory yet.
 
     Attributes:
@@ -142,24 +142,6 @@ class FieldPosterior(ABC):
         scaled = mixture_moments(*zip(*moments, strict=True))
         unit = self.scaling.energy_scale
         return Marginal(scaled.mean * unit, scaled.stddev * unit)
-
-    def momenta(self, x: Any) -> Marginal:
-        """Posterior of the momenta ``dL/dv`` of a Lagrangian at states ``(q, v)``.
-
-        They are those of the learned Lagrangian, which the motion fixes up to a factor and the
-        derivative of a function of q, see :class:`~sympgp.energies.LagrangianEnergy`.
-
-        Args:
-            x: (B, 2n) states.
-
-        Returns:
-            ``.mean`` and ``.stddev`` of shape (B, n), user units, over draws of the posterior.
-
-        Raises:
-            TypeError: the model is no Lagrangian one.
-            ValueError: states of another width.
-        """
-        return momenta(self, x)
 
     def dissipation(self) -> Marginal:
         """Posterior of the dissipation's coefficients; zero without dissipation.
