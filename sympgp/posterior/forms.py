@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -15,11 +15,6 @@ from sympgp.phase_space import split
 from sympgp.posterior.draws import Marginal, mixture_moments, scaled_states
 from sympgp.posterior.parameters import region
 from sympgp.posterior.sampled_component import SampledComponent
-
-if TYPE_CHECKING:
-    from sympgp.posterior.field import FieldPosterior
-else:
-    FieldPosterior = Any
 
 NUM_DRAWS = 200
 """Draws of a component that is no bank of draws itself."""
@@ -125,7 +120,7 @@ def momenta(posterior: Any, x: Any) -> Marginal:
     return mixture_moments(means, variances)
 
 
-def splines(posterior: FieldPosterior | Any) -> Splines:
+def splines(posterior: Any) -> Splines:
     """See ``SpecialForms.splines``."""
     component = posterior.components[0]
     place = _place(component.field.basis)
