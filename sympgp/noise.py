@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -51,6 +52,24 @@ class ScaledNoise:
     def scale_information(self) -> float:
         """The same about the logarithm of the scale."""
         return 1.0 if self.dof is None else self.dof / (self.dof + 3.0)
+
+    @cached_property
+    def leaders(self) -> Int[Tensor, " groups"]:
+        """The channel that stands for each group whose level is to be found."""
+        channels = torch.arange(len(self.group), device=self.group.device)
+        return (self.known.isnan() & (self.group == channels)).nonzero().squeeze(1)
+
+    def levels(self, log: Float[Tensor, "*draws groups"]) -> Float[Tensor, "*draws dim"]:
+        """Standard deviations of all channels from the logarithms of the leaders'."""
+        levels = torch.ones_like(self.unit).expand(*log.shape[:-1], -1)
+        levels = levels.index_copy(-1, self.leaders, log.exp())
+        own = levels[..., self.group] * self.unit[self.group] / self.unit
+        return torch.where(self.known.isnan(), own, self.known)
+
+    def level_rate(self) -> Float[Tensor, " groups"]:
+        """Rate of the inverse-gamma prior of the leaders' variances; its shape is ``SHAPE``."""
+        area = self.unit**2
+        return (RATE * self.pooled(area) / area)[self.leaders]
 
     def ignoring(self, unobserved: Bool[Tensor, " dim"]) -> ScaledNoise:
         """The same where some channels are never observed, so that their noise means nothing.

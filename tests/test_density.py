@@ -10,6 +10,7 @@ from problems import NAN, gaussian, identity_scaling, observed, randn, shooting,
 from sympgp.noise import GaussianNoise, ScaledNoise, StudentTNoise
 from sympgp.shooting.density import JointDensity
 from sympgp.shooting.layout import Nodes, Windows
+from sympgp.shooting.priors import noise_log_prior
 from sympgp.shooting.sensitivities import INITIAL_VARIANCE
 from sympgp.trajectories import Trajectories
 
@@ -85,27 +86,24 @@ def test_negative_friction_is_impossible():
 
 def test_the_noise_prior_is_a_density_of_the_logarithm():
     """It integrates to one over ``log sigma`` and is that of an inverse-gamma ``sigma^2``."""
-    _, _, density, (theta, _, start) = drawn(num=1)
     log = torch.linspace(-12.0, 12.0, 4001, dtype=torch.float64)
-    density = replace(density, noise=gaussian(2, tensor([0.5, NAN])))
     noise_std = torch.stack([torch.full_like(log, 0.5), log.exp()], 1)
-    value = density._noise_prior(noise_std)
+    value = noise_log_prior(gaussian(2, tensor([0.5, NAN])), noise_std)
     assert float(torch.trapezoid(value.exp(), log)) == pytest.approx(1.0, abs=1e-6)
 
 
 def test_the_noise_prior_does_not_know_units():
     """Tied levels count once, and in any units of the data alike."""
-    _, _, density, (theta, _, start) = drawn(num=2)
     unit, level = tensor([2.0, 0.5]), tensor([[0.3], [0.4]])
     tied = ScaledNoise(tensor([NAN, NAN]), torch.zeros(2).long(), unit)
-    value = replace(density, noise=tied)._noise_prior(level / unit)
+    value = noise_log_prior(tied, level / unit)
     scaled = ScaledNoise(tensor([NAN, NAN]), torch.zeros(2).long(), 10.0 * unit)
-    other = replace(density, noise=scaled)._noise_prior(level / unit)
+    other = noise_log_prior(scaled, level / unit)
     torch.testing.assert_close(other, value)
     alone = replace(tied, group=torch.arange(2))
-    assert (replace(density, noise=alone)._noise_prior(level / unit) < value - 5.0).all()
+    assert (noise_log_prior(alone, level / unit) < value - 5.0).all()
     none = replace(tied, known=tensor([0.1, 0.2]), group=torch.arange(2))
-    assert not replace(density, noise=none)._noise_prior(level / unit).any()
+    assert not noise_log_prior(none, level / unit).any()
 
 
 @pytest.mark.parametrize("duration", [1.1, math.inf])

@@ -13,7 +13,7 @@ from sympgp.energies import FourierEnergy
 from sympgp.inference.checkpoint import Checkpoint
 from sympgp.inference.networks import ensemble, trajectories
 from sympgp.inference.networks.base import digest
-from sympgp.inference.networks.density import PairDensity, noise_levels
+from sympgp.inference.networks.density import PairDensity
 from sympgp.inference.networks.descent import Descent, Schedule, Unknowns
 from sympgp.inference.networks.linearisation import Point, improved
 from sympgp.inference.networks.polish import polished_rows
@@ -238,7 +238,7 @@ def test_a_channel_without_rates_of_change_is_no_obstacle(value):
 def test_shared_noise_is_equal_in_user_units():
     model = sg.HNN(1, (3,), noise=sg.GaussianNoise(tied=[(0, 1)]))
     prepared = prepare_pairs(model, pairs())
-    std = noise_levels(prepared.noise, tensor([[0.3], [-1.0]]))
+    std = prepared.noise.levels(tensor([[0.3], [-1.0]]))
     user = std * prepared.noise.unit
     torch.testing.assert_close(user[:, 0], user[:, 1])
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sympgp.models import HamiltonianModel
-from sympgp.noise import RATE, SHAPE, Noise, ScaledNoise
+from sympgp.noise import SHAPE, Noise, ScaledNoise
 from sympgp.phase_space import CanonicalScaling
 from sympgp.trajectories import StateDerivatives
 
@@ -145,15 +145,9 @@ class NoiseParameters:
     noise: ScaledNoise
 
     @property
-    def leaders(self) -> Tensor:
+    def leaders(self) -> Int[Tensor, " groups"]:
         """The channel that stands for each group that is to be found."""
-        group = self.noise.group
-        free = self.noise.known.isnan()
-        return torch.tensor(
-            sorted({int(g) for g, f in zip(group, free, strict=True) if f}),
-            dtype=torch.long,
-            device=group.device,
-        )
+        return self.noise.leaders
 
     def pack(self, std: Float[Tensor, " dim"]) -> Float[Tensor, " groups"]:
         """Logarithms of the leaders' levels."""
@@ -161,17 +155,12 @@ class NoiseParameters:
 
     def unpack(self, log: Float[Tensor, " groups"]) -> Float[Tensor, " dim"]:
         """Standard deviations of all channels, equal in user units within a group."""
-        noise = self.noise
-        levels = torch.ones_like(noise.unit).index_copy(0, self.leaders, log.exp())
-        own = levels[noise.group] * noise.unit[noise.group] / noise.unit
-        return torch.where(noise.known.isnan(), own, noise.known)
+        return self.noise.levels(log)
 
     def log_prior(self, std: Float[Tensor, " dim"]) -> Float[Tensor, ""]:
         """Inverse-gamma log density of the groups' variances, up to a constant.
 
         Its mode together with the evidence's is the fixed point of ``ScaledNoise.update``.
         """
-        leaders, area = self.leaders, self.noise.unit**2
-        variance = (std**2)[leaders]
-        rate = RATE * (self.noise.pooled(area) / area)[leaders]
+        variance, rate = (std**2)[self.leaders], self.noise.level_rate()
         return -((SHAPE + 1.0) * variance.log() + rate / variance).sum()

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from sympgp.fields import HamiltonianField
 from sympgp.integrators import FixedStepIntegrator
-from sympgp.noise import RATE, SHAPE, ScaledNoise, log_density
+from sympgp.noise import ScaledNoise, log_density
 from sympgp.shooting.adjoint import recorded_paths, solve_paths
 from sympgp.shooting.layout import Nodes, Windows
+from sympgp.shooting.priors import normal_log_density, prior_terms
 from sympgp.shooting.sensitivities import INITIAL_VARIANCE
 
 
@@ -71,24 +72,14 @@ class JointDensity:
 
         - "likelihood": of all observations given the paths; minus infinity where a path diverges.
         - "continuity": of the jumps between windows; only where there are any.
-        - "weights": ``w ~ N(0, prior_variance)``.
-        - "dissipation": normal, or half-normal and minus infinity below zero.
         - "initial_states": each trajectory's first state, ``N(0, INITIAL_VARIANCE)``.
-        - "noise": of ``log sigma``, where ``sigma^2`` is inverse-gamma; one value per group of
-          channels that share a level, zero where it is known. The logarithm makes it the same in
-          all units.
+        - "weights", "dissipation", "noise": see :func:`~sympgp.shooting.priors.prior_terms`.
         """
         known = self._data_terms(theta, noise_std, start, chosen)
-        w, rho = self.field.split(theta)
-        known["weights"] = _normal(w, self.field.weight_variance)
-        damping = self.field.dissipation
-        known["dissipation"] = _normal(rho, damping.prior_stddev**2)
-        if damping.truncated:
-            half = known["dissipation"] + math.log(2.0) * rho.shape[1]
-            known["dissipation"] = half.masked_fill((rho < 0).any(1), -math.inf)
+        known |= prior_terms(self.field, self.noise, theta, noise_std)
         first = start[:, self.windows.chain[:, 0]].flatten(1)
-        known["initial_states"] = _normal(first, first.new_tensor(INITIAL_VARIANCE))
-        known["noise"] = self._noise_prior(noise_std)
+        variance = first.new_tensor(INITIAL_VARIANCE)
+        known["initial_states"] = normal_log_density(first, variance)
         return known
 
     def log_prob(
@@ -155,7 +146,8 @@ class JointDensity:
         known = {"likelihood": likelihood.sum((1, 2, 3)) / share}
         if not self.windows.joined:
             jump = (end[:, here] - start[:, ahead]).flatten(1)
-            known["continuity"] = _normal(jump, jump.new_tensor(self.defect_std**2)) / share
+            variance = jump.new_tensor(self.defect_std**2)
+            known["continuity"] = normal_log_density(jump, variance) / share
         return known
 
     def _likelihood(self, index: Tensor, path: Tensor, alive: Tensor, noise_std: Tensor) -> Tensor:
@@ -167,20 +159,3 @@ class JointDensity:
         seen = self.nodes.mask[index]
         density = density.masked_fill(~seen, 0.0)
         return density.masked_fill(seen & ~alive.view(-1, 1, 1, 1), -math.inf)
-
-    def _noise_prior(self, noise_std: Tensor) -> Tensor:
-        """Of ``v = sigma^2``: ``log 2 + a log b - log Gamma(a) - a log v - b / v`` a group."""
-        area = self.noise.unit**2
-        rate = RATE * self.noise.pooled(area) / area
-        channels = torch.arange(len(area), device=area.device)
-        free = self.noise.known.isnan() & (self.noise.group == channels)
-        variance, rate = noise_std[:, free] ** 2, rate[free]
-        constant = math.log(2.0) - math.lgamma(SHAPE)
-        each = constant + SHAPE * (rate / variance).log() - rate / variance
-        return each.sum(1)
-
-
-def _normal(values: Float[Tensor, "draws entries"], variance: Tensor) -> Tensor:
-    """Log density of independent normals with mean zero, row by row."""
-    constant = 0.5 * (2.0 * math.pi * variance).log().expand(values.shape[1]).sum()
-    return -0.5 * (values**2 / variance).sum(1) - constant

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sympgp.fields import HamiltonianField, as_points
 from sympgp.inference.pairs import Pairs
-from sympgp.noise import RATE, SHAPE, ScaledNoise, log_density
+from sympgp.noise import ScaledNoise, log_density
 from sympgp.shooting.density import JointDensity
+from sympgp.shooting.priors import prior_terms
 
 
 class Density(ABC):
@@ -157,53 +157,3 @@ def spread_states(density: Density, most: int) -> Float[Tensor, "places width"]:
     index = torch.linspace(0, len(z) - 1, min(len(z), most)).round().long()
     z = z[index.to(z.device)]
     return torch.cat([z, z.new_zeros(len(z), density.field.num_inputs)], 1)
-
-
-def prior_terms(
-    field: HamiltonianField,
-    noise: ScaledNoise,
-    theta: Float[Tensor, "draws params"],
-    noise_std: Float[Tensor, "draws dim"],
-) -> dict[str, Float[Tensor, " draws"]]:
-    """Of weights, dissipation (minus infinity where it may not be) and ``log sigma``."""
-    w, rho = field.split(theta)
-    damping = field.dissipation
-    dissipation = normal_log_density(rho, damping.prior_stddev**2)
-    if damping.truncated:
-        half = dissipation + math.log(2.0) * rho.shape[1]
-        dissipation = half.masked_fill((rho < 0).any(1), -math.inf)
-    free, area = leaders(noise), noise.unit**2
-    rate = (RATE * noise.pooled(area) / area)[free]
-    variance = noise_std[:, free] ** 2
-    constant = math.log(2.0) - math.lgamma(SHAPE)
-    levels = constant + SHAPE * (rate / variance).log() - rate / variance
-    return {
-        "weights": normal_log_density(w, field.weight_variance),
-        "dissipation": dissipation,
-        "noise": levels.sum(1),
-    }
-
-
-def normal_log_density(
-    values: Float[Tensor, "draws entries"], variance: Float[Tensor, " entries"]
-) -> Float[Tensor, " draws"]:
-    """Of independent normals with mean zero, row by row."""
-    constant = 0.5 * (2.0 * math.pi * variance).log().sum()
-    return -0.5 * (values**2 / variance).sum(1) - constant
-
-
-def leaders(noise: ScaledNoise) -> Bool[Tensor, " dim"]:
-    """The channel that stands for each group whose level is to be found."""
-    channels = torch.arange(len(noise.group), device=noise.group.device)
-    return noise.known.isnan() & (noise.group == channels)
-
-
-def noise_levels(
-    noise: ScaledNoise, log: Float[Tensor, "draws groups"]
-) -> Float[Tensor, "draws dim"]:
-    """Standard deviations of all channels from the logarithms of the groups', row by row."""
-    free = leaders(noise)
-    levels = torch.ones_like(noise.unit).expand(len(log), -1)
-    levels = levels.index_copy(1, free.nonzero().squeeze(1), log.exp())
-    own = levels[:, noise.group] * noise.unit[noise.group] / noise.unit
-    return torch.where(noise.known.isnan(), own, noise.known)

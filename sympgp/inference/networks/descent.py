@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sympgp.inference.checkpoint import Checkpoint, State
-from sympgp.inference.networks.density import Density, leaders, noise_levels
+from sympgp.inference.networks.density import Density
 from sympgp.noise import ScaledNoise
 
 BLOCK = 50
@@ -41,7 +41,7 @@ class Unknowns(NamedTuple):
 
     def noise_std(self, noise: ScaledNoise) -> Float[Tensor, "rows dim"]:
         """Standard deviations of all channels."""
-        return noise_levels(noise, self.log_noise)
+        return noise.levels(self.log_noise)
 
     def rows(self, chosen: Bool[Tensor, " rows"] | Int[Tensor, " chosen"]) -> Unknowns:
         """Some of them."""
@@ -57,7 +57,7 @@ class Unknowns(NamedTuple):
         start: Float[Tensor, "rows windows dim"] | None,
     ) -> Unknowns:
         """With the same noise in every row."""
-        log = noise.start(noise_std)[leaders(noise)].log()
+        log = noise.start(noise_std)[noise.leaders].log()
         return cls(theta, log.expand(len(theta), -1).clone(), start)
 
 

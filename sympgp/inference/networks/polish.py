@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sympgp.inference.base import Report
 from sympgp.inference.checkpoint import Checkpoint
-from sympgp.inference.networks.density import Density, leaders
+from sympgp.inference.networks.density import Density
 from sympgp.inference.networks.descent import Unknowns
 from sympgp.inference.networks.linear_gaussian import LinearGaussian
 from sympgp.inference.networks.linearisation import (
@@ -94,7 +94,7 @@ def polished_rows(
         for key in found[0]
         if key not in ("converged", "steps")
     }
-    log = rows["noise_std"][:, leaders(density.noise)].log()
+    log = rows["noise_std"][:, density.noise.leaders].log()
     ends = Ends(
         sum(one["converged"] for one in found),
         rows["used"].nanmean(0),

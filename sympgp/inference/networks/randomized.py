@@ -19,17 +19,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sympgp.fields import HamiltonianField, as_points
-from sympgp.inference.networks.density import (
-    Density,
-    PairDensity,
-    WindowDensity,
-    normal_log_density,
-    prior_terms,
-)
+from sympgp.inference.networks.density import Density, PairDensity, WindowDensity
 from sympgp.inference.networks.linear_gaussian import LinearGaussian
 from sympgp.inference.networks.linearisation import Point, linear_about
 from sympgp.noise import ScaledNoise, log_density
 from sympgp.posterior.component import normal
+from sympgp.shooting.priors import normal_log_density, prior_terms
 from sympgp.shooting.sensitivities import INITIAL_VARIANCE
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from sympgp.inference.networks.density import Density, noise_levels
+from sympgp.inference.networks.density import Density
 from sympgp.inference.networks.descent import Unknowns
 from sympgp.inference.networks.linear_gaussian import LinearGaussian
 from sympgp.inference.networks.linearisation import Point, linear_about
@@ -85,7 +85,7 @@ class Unconstrained:
         """The model that is linear about a vector."""
         own, _ = self.unpacked(x.unsqueeze(0))
         start = None if own.start is None else own.start[0]
-        noise_std = noise_levels(self.density.noise, own.log_noise)[0]
+        noise_std = self.density.noise.levels(own.log_noise)[0]
         return linear_about(self.density, Point(own.theta[0], noise_std, start))
 
     def precision(self, x: Float[Tensor, " unknowns"]) -> Float[Tensor, "unknowns unknowns"]:
@@ -124,6 +124,6 @@ class Unconstrained:
             return x.new_zeros(0)
         with torch.enable_grad():
             log = own.log_noise.detach().requires_grad_(True)
-            levels = noise_levels(self.density.noise, log)[0].log()
+            levels = self.density.noise.levels(log)[0].log()
             total = (levels * self.density.counts).sum()
             return 2.0 * torch.autograd.grad(total, log)[0][0] + 1.0
