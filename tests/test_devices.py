@@ -8,6 +8,7 @@ before: both runs make the same operations in the same order.
 import copy
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import pytest
@@ -106,6 +107,9 @@ def moved(value: Any, move: Callable[[Tensor], Tensor]) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         changes = {f.name: moved(getattr(value, f.name), move) for f in fields(value)}
         result = copy.copy(value)
+        for name in list(vars(result)):  # what is kept of a property is found anew there
+            if isinstance(getattr(type(value), name, None), cached_property):
+                del vars(result)[name]
         for name, item in changes.items():
             object.__setattr__(result, name, item)
         return result
