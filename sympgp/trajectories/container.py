@@ -34,7 +34,7 @@ class Trajectories(Readers, Writers):
         covariates: What is known of each trajectory as a whole, such as the length of the
             pendulum, finite: (N, C), or (N,) where C = 1.
         covariate_names: Names of the C covariates; by default c or c1, .., cC.
-        dtype: Floating-point type of everything.
+        dtype: Floating-point type of states, inputs and covariates; times are float64.
 
     Attributes:
         times: Tuple of (T_i,).
@@ -88,7 +88,8 @@ class Trajectories(Readers, Writers):
         dtype: torch.dtype = torch.float64,
     ) -> None:
         x = checks.split_states(states, dtype)
-        t = checks.split_times(times, len(x), dtype)
+        # Times keep their digits in any case: clock times differ in their last ones.
+        t = checks.split_times(times, len(x), torch.float64)
         u = None if inputs is None else checks.split_states(inputs, dtype, "inputs")
         self.labels = naming.check_labels(labels, len(x))
         checks.check_shapes(t, x, self.labels)
@@ -160,7 +161,7 @@ class Trajectories(Readers, Writers):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Floating-point type of times, states and inputs."""
+        """Floating-point type of states and inputs; times are float64."""
         return self.states[0].dtype
 
     @property
@@ -171,23 +172,12 @@ class Trajectories(Readers, Writers):
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> "Trajectories":
-        """Return a copy on another device or of another floating-point type.
-
-        Raises:
-            ValueError: If times that differ coincide in the new type.
-        """
+        """Return a copy on another device or of another floating-point type; times stay float64."""
 
         def move(parts: Sequence[Tensor]) -> list[Tensor]:
             return [part.to(device or self.device, dtype or self.dtype) for part in parts]
 
-        times = move(self.times)
-        for i, t in enumerate(times):
-            if (t.diff() <= 0).any():
-                raise ValueError(
-                    f"dtype: expected times that stay strictly increasing, but some of "
-                    f"{naming.describe(i, self.labels)} coincide in {dtype} (times that begin "
-                    "near 0 need fewer digits)"
-                )
+        times = [t.to(device or self.device) for t in self.times]
         inputs = None if self.inputs is None else move(self.inputs)
         return self._replace(times, move(self.states), inputs, range(len(self)))
 

@@ -1,10 +1,12 @@
-"""Trajectories as an xarray dataset and as a NetCDF file."""
+"""Trajectories as an xarray dataset, a NetCDF file and a Zarr store."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib.util
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from os import PathLike, fspath
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,18 +71,66 @@ def _pad(parts: Sequence[Tensor]) -> np.ndarray:
     )
 
 
-def read_netcdf(path: str | PathLike[str]) -> Dataset:
-    """The dataset in a file, in memory."""
+@contextmanager
+def opened(path: str | PathLike[str]) -> Iterator[Dataset]:
+    """The dataset in a NetCDF file or Zarr store, of which values are read when they are used.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is something else; it is a Zarr store and there is no ``zarr``.
+    """
     import xarray
 
+    kind = "Zarr store" if is_zarr(path) else "NetCDF file"
+    if not Path(path).exists():
+        raise FileNotFoundError(
+            f"there is no {'folder' if is_zarr(path) else 'file'} {fspath(path)}"
+        )
     try:
-        with Path(path).open("rb") as file:
-            classic = file.read(3) == b"CDF"
         # Times are plain numbers: a unit such as "days" is not to become a calendar.
-        engine = "scipy" if classic else "h5netcdf"
-        with xarray.open_dataset(path, engine=engine, decode_times=False) as dataset:
-            return dataset.load()
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"there is no file {fspath(path)}") from error
+        dataset = xarray.open_dataset(path, engine=_engine(path), decode_times=False)
     except (OSError, ValueError) as error:
-        raise ValueError(f"path: expected a NetCDF file, got {fspath(path)!r}: {error}") from error
+        raise ValueError(f"path: expected a {kind}, got {fspath(path)!r}: {error}") from error
+    with dataset:
+        yield dataset
+
+
+def is_zarr(path: str | PathLike[str]) -> bool:
+    """Whether the name is that of a Zarr store."""
+    return PurePath(path).suffix.lower() == ".zarr"
+
+
+def _engine(path: str | PathLike[str]) -> str:
+    if is_zarr(path):
+        check_zarr()
+        return "zarr"
+    with Path(path).open("rb") as file:
+        return "scipy" if file.read(3) == b"CDF" else "h5netcdf"
+
+
+def check_zarr() -> None:
+    """Refuse Zarr stores where nothing reads them.
+
+    Raises:
+        ValueError: the package is not installed.
+    """
+    if importlib.util.find_spec("zarr") is None:
+        raise ValueError('Zarr stores need the package zarr: pip install "sympgp[zarr]"')
+
+
+def read(path: str | PathLike[str]) -> Dataset:
+    """The dataset in a NetCDF file or Zarr store, in memory; errors as of :func:`opened`."""
+    with opened(path) as dataset:
+        return loaded(dataset, path)
+
+
+def loaded(dataset: Dataset, path: str | PathLike[str]) -> Dataset:
+    """What is left of an open dataset, in memory.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        return dataset.load()
+    except (OSError, RuntimeError, ValueError) as error:  # by format and compression
+        raise ValueError(f"path: cannot read {fspath(path)!r}: {error}") from error

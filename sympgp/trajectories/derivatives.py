@@ -13,28 +13,31 @@ from sympgp.trajectories.arrays import ArrayLike, as_tensor
 
 
 class StateDerivatives:
-    """Pairs (x, dx/dt): states, taken as exact, with noisy measurements of their time derivatives.
+    """Pairs (x, dx/dt): states with noisy measurements of their time derivatives.
 
     Where both are known, the vector field can be learned without solving any differential
-    equation. NaN marks a derivative that was not measured; states must be complete. Everything is
-    checked here, once, and copied.
+    equation. NaN marks a derivative that was not measured; states must be complete, and count as
+    exact where no ``state_noise`` is given. Everything is checked here, once, and copied.
 
     Args:
         states: (N, 2n), or (2n,) for one, all coordinates first, then all momenta.
         derivatives: the same shape; NaN = missing.
         names: names of the 2n columns; by default q, p or q1, .., qn, p1, .., pn.
         units: units of the columns by name, and of time under ``"time"``.
+        state_noise: known standard deviation of the noise of the states, one number or (2n,), in
+            the states' units; it is independent of that of the derivatives, whose level is found.
         dtype: floating-point type of everything.
 
     Attributes:
         states: (N, 2n).
         derivatives: (N, 2n), user units over user time.
+        state_noise: (2n,), None where states are exact.
         names: tuple of 2n strings.
         units: dictionary from name to unit.
 
     Raises:
         ValueError: shapes that do not fit together, states that are not finite, infinite
-            derivatives, none observed at all, or names that repeat.
+            derivatives, none observed at all, names that repeat, or a negative noise of the states.
 
     Example:
         >>> pairs = StateDerivatives([[1.0, 0.0], [0.0, 1.0]], [[0.0, -1.0], [1.0, None]])
@@ -44,6 +47,7 @@ class StateDerivatives:
 
     states: Tensor
     derivatives: Tensor
+    state_noise: Tensor | None
     names: tuple[str, ...]
     units: dict[str, str]
 
@@ -54,6 +58,7 @@ class StateDerivatives:
         names: Sequence[str] | None = None,
         units: Mapping[str, str] | None = None,
         *,
+        state_noise: ArrayLike = None,
         dtype: torch.dtype = torch.float64,
     ) -> None:
         x = _rows(states, "states", dtype)
@@ -66,6 +71,9 @@ class StateDerivatives:
         self.states = x.detach().clone()
         self.derivatives = rates.detach().to(x.device, copy=True)
         self._check_values()
+        self.state_noise = None
+        if state_noise is not None:
+            self.state_noise = _levels(state_noise, x)
         self.names = naming.check_names(names, x.shape[1], "names")
         self.units = naming.check_units(units, self.names)
 
@@ -123,7 +131,11 @@ class StateDerivatives:
     def _with(
         self, states: Float[Tensor, "points dim"], derivatives: Float[Tensor, "points dim"]
     ) -> StateDerivatives:
-        return StateDerivatives(states, derivatives, self.names, self.units, dtype=states.dtype)
+        noise = self.state_noise
+        noise = None if noise is None else noise.to(states)
+        return StateDerivatives(
+            states, derivatives, self.names, self.units, state_noise=noise, dtype=states.dtype
+        )
 
     def __len__(self) -> int:
         return len(self.states)
@@ -150,3 +162,15 @@ def _rows(values: ArrayLike, name: str, dtype: torch.dtype) -> Tensor:
             f"got {tuple(rows.shape)}"
         )
     return rows
+
+
+def _levels(noise: ArrayLike, states: Float[Tensor, "points dim"]) -> Float[Tensor, " dim"]:
+    """Standard deviations of all columns, on the states' device."""
+    found = as_tensor(noise, "state_noise", states.dtype).to(states.device)
+    dim = states.shape[1]
+    fits = found.dim() == 0 or tuple(found.shape) == (dim,)
+    if not fits or not bool((found.isfinite() & (found >= 0)).all()):
+        raise ValueError(
+            f"state_noise: expected a number or {dim} of them, finite and at least 0, got {noise!r}"
+        )
+    return found.detach().expand(dim).clone()

@@ -221,8 +221,8 @@ def _assemble(
     times, channels = grid.values(grid.times), [*states, *forces]
     dated = times.dtype.kind in "mM"
     values = [grid.values(channel.values) for channel in channels]
-    dtype = _common_type([as_seconds(times) if dated else times, *values])
-    t = as_tensor(as_seconds(times) if dated else times, roles.time, dtype)
+    dtype = _common_type(values)
+    t = as_tensor(as_seconds(times) if dated else times, roles.time, torch.float64)
     parts = [as_tensor(v, c.name, dtype) for v, c in zip(values, channels, strict=True)]
     x, u = torch.stack(parts[: len(states)], -1), parts[len(states) :]
     labels = _labels(dataset, grid)

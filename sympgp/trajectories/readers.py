@@ -26,6 +26,7 @@ else:
 Columns = str | Sequence[str]
 
 NETCDF_SUFFIXES = (".nc", ".nc4", ".cdf", ".netcdf", ".h5", ".hdf5")
+DATASET_SUFFIXES = (*NETCDF_SUFFIXES, ".zarr")
 
 
 class Readers(ABC):
@@ -38,7 +39,7 @@ class Readers(ABC):
 
     @classmethod
     def from_file(cls, path: str | PathLike[str], **arguments: Any) -> Trajectories:
-        """Read a NetCDF file where the name says so (.nc, .h5), and a table in a text file else.
+        """Read a NetCDF file (.nc, .h5) or a Zarr store (.zarr) by its name, else a table in text.
 
         Args:
             path: The file.
@@ -61,8 +62,8 @@ class Readers(ABC):
             {'q': 'rad'}
             {'q': 'rad'}
         """
-        netcdf = PurePath(path).suffix.lower() in NETCDF_SUFFIXES
-        return (cls.from_netcdf if netcdf else cls.from_csv)(path, **arguments)
+        dataset = PurePath(path).suffix.lower() in DATASET_SUFFIXES
+        return (cls.from_netcdf if dataset else cls.from_csv)(path, **arguments)
 
     @classmethod
     def from_csv(
@@ -189,7 +190,7 @@ class Readers(ABC):
 
         Times that are dates become seconds after the earliest one in the dataset. Where every
         trajectory has times of its own (trajectory, sample), NaN among them ends the shorter
-        ones. The result is float32 where everything in the dataset is.
+        ones. States are float32 where everything but the times is.
 
         Args:
             dataset: What to read.
@@ -234,15 +235,16 @@ class Readers(ABC):
     ) -> Trajectories:
         """Read a NetCDF file that :meth:`to_netcdf` or others wrote; as :meth:`from_xarray`.
 
+        A folder whose name ends in ``.zarr`` is read as a Zarr store, with the package ``zarr``.
         Times are numbers of their unit: of ``days since 2000-01-01`` the days.
 
         Raises:
             FileNotFoundError: If there is no such file.
             ValueError: If the file is something else; as :meth:`from_xarray`.
         """
-        from sympgp.trajectories.dataset import read_netcdf
+        from sympgp.trajectories.dataset import read
 
-        dataset = read_netcdf(path)
+        dataset = read(path)
         try:
             return cls.from_xarray(dataset, q, p, time, trajectory, u, units)
         except ValueError as error:

@@ -95,6 +95,22 @@ class Writers(ABC):
         """
         self.to_xarray().to_netcdf(_check_path(path, "NetCDF"), engine="h5netcdf")
 
+    def to_zarr(self, path: str | PathLike[str]) -> None:
+        """Write the dataset of :meth:`to_xarray` to a Zarr store, a folder; one there is replaced.
+
+        Raises:
+            ValueError: If the name does not end in ``.zarr``, the folder it is to be in does not
+                exist, or the package ``zarr`` is not installed.
+        """
+        from sympgp.trajectories.dataset import check_zarr, is_zarr
+
+        if not is_zarr(path) or not Path(path).parent.is_dir():
+            raise ValueError(
+                f"path: expected a name that ends in .zarr, in a folder that exists, got {path!r}"
+            )
+        check_zarr()
+        self.to_xarray().to_zarr(path, mode="w", zarr_format=2)  # 3 has no texts yet
+
 
 def _to_frame(data: Writers) -> DataFrame:
     import pandas  # slow to import, and few need it
