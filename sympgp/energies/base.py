@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sympgp.energies.maps import GradientMap, Linearized, LocalDerivatives
 from sympgp.phase_space import CanonicalScaling
 
 if TYPE_CHECKING:
@@ -44,8 +45,13 @@ class Basis(ABC):
         has_energy: whether there is an H; a field of another kind may have none.
         canonical: whether the slope is ``grad H``, so that the field is ``J grad H``.
         lossless: whether the field loses nothing by itself, so that all that does stands beside it.
+        reducible: whether it may be computed in a narrower type. Formulas may not: they see user
+            units, whose offsets and sizes need the digits and the range of float64, and cost
+            little.
         context: of energies that differ by trajectory, the columns that may stand behind the
             states wherever these are asked for; derivatives are by the states alone. None else.
+        shares: whether ``local_derivatives`` cost less than the slope, the Hessian and the
+            gradients of the features one by one.
     """
 
     num_weights: int
@@ -55,7 +61,9 @@ class Basis(ABC):
     has_energy: bool = True
     canonical: bool = True
     lossless: bool = True
+    reducible: bool = True
     context: Context | None = None
+    shares: ClassVar[bool] = False
 
     def about(self, w: Float[Tensor, " weights"]) -> Basis:
         """What a Gaussian over the weights about ``w`` is a posterior of: these functions.
@@ -143,6 +151,26 @@ class Basis(ABC):
         slope = self.gradient_map(w)(z)
         return Linearized(slope, torch.func.vmap(self.hessian)(z, w), pull_back)
 
+    def local_derivatives(
+        self, z: Float[Tensor, "batch dim"], w: Float[Tensor, " weights"]
+    ) -> LocalDerivatives:
+        """First and second derivatives of H for one weight vector.
+
+        A basis that ``shares`` the work between them, and with ``gathered_gradient``, overrides
+        both.
+        """
+        return LocalDerivatives(self.gradient_map(w)(z), self.hessian(z, w), ())
+
+    def gathered_gradient(
+        self,
+        known: Sequence[LocalDerivatives],
+        z: Float[Tensor, "batch stages dim"],
+        weights: Float[Tensor, "batch out stages dim"],
+        w: Float[Tensor, " weights"] | None = None,
+    ) -> Float[Tensor, "batch out weights"]:
+        """``weighted_gradient`` where the derivatives of H at each stage are known."""
+        return self.weighted_gradient(z, weights, w)
+
     def value(
         self, z: Float[Tensor, "*batch dim"], w: Float[Tensor, "*draws weights"]
     ) -> Float[Tensor, "*batch"]:
@@ -151,36 +179,6 @@ class Basis(ABC):
         Of a basis that is not linear this has to be written.
         """
         return (self.features(z) @ w.unsqueeze(-1)).squeeze(-1)
-
-
-class Linearized(NamedTuple):
-    """Derivatives of the energies of several draws, each at its own states.
-
-    Attributes:
-        slope: (S, B, D) gradients of H.
-        hessian: (S, B, D, D).
-        pull_back: from ``v`` (S, B, D) to ``sum_b v_b . d(grad H)(z_b) / dw``, (S, P).
-    """
-
-    slope: Tensor
-    hessian: Tensor
-    pull_back: Callable[[Tensor], Tensor]
-
-
-class GradientMap(ABC):
-    """``z -> K grad H(z)`` for fixed weights and a fixed matrix ``K`` (the identity at first)."""
-
-    @abstractmethod
-    def __call__(self, z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
-        """Evaluate at the states."""
-
-    @abstractmethod
-    def transformed(self, matrix: Float[Tensor, "*draws dim dim"]) -> GradientMap:
-        """The map ``z -> matrix K grad H(z)``."""
-
-    @abstractmethod
-    def first(self) -> GradientMap:
-        """The first of several draws alone, still with a draw axis."""
 
 
 class Energy(ABC):

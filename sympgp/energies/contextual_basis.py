@@ -52,6 +52,8 @@ class ContextualBasis(NonlinearBasis):
     effects: tuple[ParameterEffect, ...]
     context: Context
 
+    reducible = False
+
     def __post_init__(self) -> None:
         self.num_weights = self.inner.num_weights + sum(e.num_weights for e in self.effects)
         own = [effect.prior_variance for effect in self.effects]

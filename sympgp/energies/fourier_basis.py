@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sympgp.energies.base import Basis, GradientMap, Linearized
+from sympgp.energies.base import Basis, Linearized, LocalDerivatives
+from sympgp.energies.fourier_gradient import FourierGradient
 
 
 def polynomial_terms(
@@ -45,6 +46,8 @@ class FourierBasis(Basis):
     active: tuple[int, ...] | None = None
     separable: bool = False
     periods: tuple[tuple[int, float], ...] = ()
+
+    shares = True
 
     @property
     def angles(self) -> dict[int, float]:
@@ -94,14 +97,51 @@ class FourierBasis(Basis):
         w: Float[Tensor, " weights"] | None = None,
     ) -> Float[Tensor, "batch out weights"]:
         """``sum_s W_s d phi(z_s) / dz``, stage by stage."""
+        phase = z @ self.frequencies.mT
+        waves = zip(phase.sin().unbind(1), phase.cos().unbind(1), strict=True)
+        return self._gathered(list(waves), z, weights)
+
+    def local_derivatives(
+        self, z: Float[Tensor, "batch dim"], w: Float[Tensor, " weights"]
+    ) -> LocalDerivatives:
+        """One sine and one cosine a feature and state, and one product with both."""
+        num, dim = self.frequencies.shape
+        phase = z @ self.frequencies.mT
+        waves = torch.cat([phase.sin(), phase.cos()], -1)
+        a, b = w[:num], w[num : 2 * num]
+        outer = (self.frequencies[:, :, None] * self.frequencies[:, None, :]).reshape(num, -1).mT
         columns = self.frequencies.mT
-        phase = z @ columns
-        sine, cosine = phase.sin().unsqueeze(1), phase.cos().unsqueeze(1)
+        by_sine = torch.cat([-a * columns, -b * outer])
+        by_cosine = torch.cat([b * columns, -a * outer])
+        both = (torch.cat([by_sine, by_cosine], -1) @ waves.mT).mT
+        linear, matrix = self._polynomial(w)
+        slope = torch.addmm(linear, z, matrix) + both[:, :dim]
+        hessian = both[:, dim:].reshape(-1, dim, dim) + matrix
+        return LocalDerivatives(slope, hessian, waves.tensor_split(2, -1))
+
+    def gathered_gradient(
+        self,
+        known: Sequence[LocalDerivatives],
+        z: Float[Tensor, "batch stages dim"],
+        weights: Float[Tensor, "batch out stages dim"],
+        w: Float[Tensor, " weights"] | None = None,
+    ) -> Float[Tensor, "batch out weights"]:
+        """``weighted_gradient`` from the sines and cosines that are known."""
+        return self._gathered([one.parts for one in known], z, weights)
+
+    def _gathered(
+        self, waves: Sequence[tuple[Tensor, ...]], z: Tensor, weights: Tensor
+    ) -> Float[Tensor, "batch out weights"]:
+        """Sum over the stages, from the sines and cosines (B, M) at each."""
+        columns = self.frequencies.mT
         first = second = z.new_zeros(())
-        for s in range(z.shape[1]):
+        for s, (sine, cosine) in enumerate(waves):
             onto = weights[:, :, s] @ columns
-            first = torch.addcmul(first, onto, sine[:, :, s], value=-1.0)
-            second = torch.addcmul(second, onto, cosine[:, :, s])
+            if s == 0:
+                first, second = -onto * sine.unsqueeze(1), onto * cosine.unsqueeze(1)
+            else:
+                first.addcmul_(onto, sine.unsqueeze(1), value=-1.0)
+                second.addcmul_(onto, cosine.unsqueeze(1))
         parts = [first, second]
         if self.quadratic:
             moment = weights.mT @ z.unsqueeze(1)
@@ -181,42 +221,3 @@ class FourierBasis(Basis):
             return torch.cat(parts, -1)
 
         return Linearized(slope, hessian.reshape(*z.shape, dim), pull_back)
-
-
-class FourierGradient(GradientMap):
-    """``sin(z Omega' - phase) @ output + z @ matrix + offset``, draws on a leading axis."""
-
-    def __init__(
-        self, columns: Tensor, phase: Tensor, output: Tensor, offset: Tensor, matrix: Tensor
-    ) -> None:
-        self.columns, self.output, self.matrix = columns, output, matrix
-        self.phase, self.offset = phase.unsqueeze(-2), offset.unsqueeze(-2)
-
-    def __call__(self, z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
-        """Evaluate at (B, D) states, or (S, B, D) for S draws."""
-        wave = (z @ self.columns).sub_(self.phase).sin_()
-        if z.dim() == 2:
-            return torch.addmm(torch.addmm(self.offset, z, self.matrix), wave, self.output)
-        affine = torch.baddbmm(self.offset, z, self.matrix)
-        return torch.baddbmm(affine, wave, self.output)
-
-    def transformed(self, matrix: Float[Tensor, "*draws dim dim"]) -> FourierGradient:
-        """Fold ``matrix`` into the output side."""
-        right = matrix.mT
-        return FourierGradient(
-            self.columns,
-            self.phase.squeeze(-2),
-            self.output @ right,
-            (self.offset @ right).squeeze(-2),
-            self.matrix @ right,
-        )
-
-    def first(self) -> FourierGradient:
-        """The first of several draws alone, still with a draw axis."""
-        return FourierGradient(
-            self.columns,
-            self.phase[:1].squeeze(-2),
-            self.output[:1],
-            self.offset[:1].squeeze(-2),
-            self.matrix[:1],
-        )

@@ -92,6 +92,8 @@ class OrthogonalBasis(Basis):
     nominal: Float[Tensor, " params"]
     projection: Float[Tensor, "params weights"]
 
+    reducible = False
+
     def __post_init__(self) -> None:
         self.num_weights = self.learned.num_weights
         self.prior_variance = self.learned.prior_variance

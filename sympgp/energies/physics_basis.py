@@ -49,6 +49,8 @@ class PhysicsBasis(NonlinearBasis):
     energy_scale: Float[Tensor, ""]
     periods: tuple[tuple[int, float], ...] = ()
 
+    reducible = False
+
     def __post_init__(self) -> None:
         self.num_weights = len(self.names)
         self.prior_variance = self.scale.new_ones(self.num_weights)

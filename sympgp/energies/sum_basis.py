@@ -48,6 +48,7 @@ class SumBasis(Basis):
         self.has_energy = all(part.has_energy for part in self.parts)
         self.canonical = all(part.canonical for part in self.parts)
         self.lossless = all(part.lossless for part in self.parts)
+        self.reducible = all(part.reducible for part in self.parts)
         # All have the context of the same trajectories.
         first = next((part for part in self.parts if isinstance(part, ContextualBasis)), None)
         if first is not None:
@@ -202,6 +203,7 @@ class SumGradient(GradientMap):
 
     def __init__(self, parts: tuple[GradientMap, ...]) -> None:
         self.parts = parts
+        self.sines = sum(part.sines for part in parts)
 
     def __call__(self, z: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch dim"]:
         """Evaluate all."""
@@ -218,12 +220,17 @@ class SumGradient(GradientMap):
         """The first draw of every part."""
         return SumGradient(tuple(part.first() for part in self.parts))
 
+    def fused(self) -> SumGradient:
+        """Every part compiled that can be."""
+        return SumGradient(tuple(part.fused() for part in self.parts))
+
 
 class StatesAlone(GradientMap):
     """A gradient map of states (..., D), asked at points with a context behind them."""
 
     def __init__(self, inner: GradientMap, dim: int) -> None:
         self.inner, self.dim = inner, dim
+        self.sines = inner.sines
 
     def __call__(self, z: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch dim"]:
         """Evaluate at the states."""
@@ -236,3 +243,7 @@ class StatesAlone(GradientMap):
     def first(self) -> StatesAlone:
         """The first draw of the inner map."""
         return StatesAlone(self.inner.first(), self.dim)
+
+    def fused(self) -> StatesAlone:
+        """The inner map compiled where it can be."""
+        return StatesAlone(self.inner.fused(), self.dim)

@@ -48,6 +48,7 @@ class TangentBasis(Basis):
             "has_energy": self.basis.has_energy,
             "canonical": self.basis.canonical,
             "lossless": self.basis.lossless,
+            "reducible": self.basis.reducible,
         }
         for name, value in own.items():
             object.__setattr__(self, name, value)

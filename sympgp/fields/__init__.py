@@ -9,13 +9,17 @@ from sympgp.fields.bound import BoundField, DrivenField, TrajectoryField, as_poi
 from sympgp.fields.fixed import FixedField
 from sympgp.fields.hamiltonian import HamiltonianField
 from sympgp.fields.linearized import LinearizedField
+from sympgp.fields.local import FieldDerivatives, gathered_response, local_derivatives
 
 __all__ = [
     "BoundField",
     "DrivenField",
+    "FieldDerivatives",
     "FixedField",
     "HamiltonianField",
     "LinearizedField",
     "TrajectoryField",
     "as_points",
+    "gathered_response",
+    "local_derivatives",
 ]

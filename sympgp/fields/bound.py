@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from sympgp.compiled import Rate
 
 if TYPE_CHECKING:
     from sympgp.fields.hamiltonian import HamiltonianField
@@ -19,7 +22,7 @@ def as_points(
     z: Float[Tensor, "*batch dim"], u: Float[Tensor, "*some inputs"] | None
 ) -> Float[Tensor, "*batch width"]:
     """States followed by the inputs there, which broadcast."""
-    return z if u is None else torch.cat([z, u.expand(*z.shape[:-1], u.shape[-1])], -1)
+    return z if u is None else torch.cat([z, u.to(z).expand(*z.shape[:-1], u.shape[-1])], -1)
 
 
 class BoundField:
@@ -87,7 +90,27 @@ class BoundField:
 
     def first(self) -> BoundField:
         """The first of several draws alone, still with a draw axis."""
-        return BoundField(self.family, self.theta[:1])
+        return self.some(slice(1))
+
+    def some(self, draws: slice) -> BoundField:
+        """Some of several draws alone, still with a draw axis."""
+        return type(self)(self.family, self.theta[draws])
+
+    @property
+    def sines(self) -> int:
+        """How many a state takes in what :meth:`fused` makes faster."""
+        return self.slope.sines
+
+    def fused(self) -> BoundField:
+        """The same field, compiled where its energy can be; equal up to rounding."""
+        other = copy(self)
+        other.slope, other.flow_map = self.slope.fused(), self.flow_map.fused()
+        return other
+
+    def compiled_rate(self) -> Rate | None:
+        """Of a compiled field that is one map of the states (S, B, D): that map; else None."""
+        closed = self.drag is None and not self.family.num_extra
+        return self.flow_map.compiled_rate() if closed else None
 
 
 class TrajectoryField:
@@ -128,7 +151,20 @@ class TrajectoryField:
 
     def first(self) -> TrajectoryField:
         """The first of several draws alone, still with a draw axis."""
-        return TrajectoryField(self.field.first(), self.context)
+        return self.some(slice(1))
+
+    def some(self, draws: slice) -> TrajectoryField:
+        """Some of several draws alone, still with a draw axis."""
+        return TrajectoryField(self.field.some(draws), self.context)
+
+    @property
+    def sines(self) -> int:
+        """As of the field."""
+        return self.field.sines
+
+    def fused(self) -> TrajectoryField:
+        """The same field, compiled where its energy can be; equal up to rounding."""
+        return TrajectoryField(self.field.fused(), self.context)
 
 
 class DrivenField:

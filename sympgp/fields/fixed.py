@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -38,13 +39,20 @@ class FixedField:
         return cls(family, known, known.new_zeros(0).long() if free is None else free)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type that the field is computed in."""
+        return self.family.dtype
+
+    @property
     def num_parameters(self) -> int:
         """Number F of parameters to find."""
         return len(self.free)
 
     def whole(self, theta: Float[Tensor, " free"]) -> Float[Tensor, " params"]:
-        """All parameters."""
-        return self.known.index_copy(0, self.free, theta) if len(self.free) else self.known
+        """All parameters, in the type of those that are known."""
+        if not len(self.free):
+            return self.known
+        return self.known.index_copy(0, self.free, theta.to(self.known))
 
     def bind(self, theta: Float[Tensor, " free"]) -> BoundField:
         """The field itself."""

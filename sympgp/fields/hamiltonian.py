@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,10 +12,11 @@ from torch import Tensor
 
 from sympgp.dissipation import ScaledDissipation, undamped
 from sympgp.energies import Context
-from sympgp.energies.base import Basis
+from sympgp.energies.base import Basis, LocalDerivatives
 from sympgp.fields.bound import BoundField
 from sympgp.fields.fixed import FixedField
 from sympgp.fields.linearized import LinearizedField
+from sympgp.fields.precision import WideField, converted, in_own_dtype
 from sympgp.inputs import ScaledInputs, no_inputs
 from sympgp.phase_space import symplectic_matrix
 
@@ -27,6 +29,9 @@ class HamiltonianField:
     ``Psi(z) = (J - R) grad phi(z)``: of symplectic random Fourier features when the basis is a
     Fourier one (Tanaka et al. 2022, eq. 13).
 
+    A field computes in its own ``dtype`` and answers in that of what it is asked at: a search in
+    float64 may have its features in float32.
+
     Attributes:
         basis: of the energy.
         dissipation: ``d``.
@@ -36,6 +41,23 @@ class HamiltonianField:
     basis: Basis
     dissipation: ScaledDissipation
     driven: ScaledInputs | None = None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type that the field is computed in."""
+        return self.basis.prior_variance.dtype
+
+    def to(self, dtype: torch.dtype) -> HamiltonianField:
+        """The same field computed in another type; formulas in user units stay as they are."""
+        if dtype == self.dtype or not self.basis.reducible:
+            return self
+        return self._beside(converted(self.basis, dtype))
+
+    def _beside(self, basis: Basis) -> HamiltonianField:
+        """Another basis with all else in its type."""
+        dtype = basis.prior_variance.dtype
+        parts = converted(self.dissipation, dtype), converted(self.driven, dtype)
+        return HamiltonianField(basis, *parts)
 
     @cached_property
     def inputs(self) -> ScaledInputs:
@@ -94,7 +116,7 @@ class HamiltonianField:
 
     def with_basis(self, basis: Basis) -> HamiltonianField:
         """The same field with another basis of the energy."""
-        return HamiltonianField(basis, self.dissipation, self.driven)
+        return self._beside(converted(basis, self.dtype) if basis.reducible else basis)
 
     def about(self, theta: Float[Tensor, " params"]) -> HamiltonianField:
         """What a Gaussian over the parameters about ``theta`` is a posterior of."""
@@ -131,6 +153,7 @@ class HamiltonianField:
             return points[..., :dim]
         return torch.cat([points[..., :dim], points[..., dim + self.num_inputs :]], -1)
 
+    @in_own_dtype
     def slopes(
         self, points: Float[Tensor, "batch stages width"], w: Float[Tensor, " energy"]
     ) -> Float[Tensor, "batch stages dim"]:
@@ -153,8 +176,9 @@ class HamiltonianField:
 
     def bind(self, theta: Float[Tensor, "*draws params"]) -> BoundField:
         """Fix the parameters; rows of ``theta`` are draws."""
-        return BoundField(self, theta)
+        return BoundField(self, theta) if theta.dtype == self.dtype else WideField(self, theta)
 
+    @in_own_dtype
     def jacobian(
         self, points: Float[Tensor, "batch width"], theta: Float[Tensor, " params"]
     ) -> Float[Tensor, "batch dim dim"]:
@@ -164,9 +188,9 @@ class HamiltonianField:
         at = self.energy_points(points)
         slope = None if self.dissipation.constant else self.basis.gradient_map(w)(at)
         whole = self.turn(z, slope, rho) @ self.basis.hessian(at, w)
-        return self._with_states(whole, z, u, slope, gamma, rho)
+        return self.with_state_terms(whole, z, u, slope, gamma, rho)
 
-    def _with_states(
+    def with_state_terms(
         self,
         whole: Tensor,
         z: Tensor,
@@ -187,19 +211,22 @@ class HamiltonianField:
         self, points: Float[Tensor, "draws batch width"], theta: Float[Tensor, "draws params"]
     ) -> LinearizedField:
         """Derivatives of the fields of several draws, each at its own points."""
+        wanted, points, theta = points.dtype, points.to(self.dtype), theta.to(self.dtype)
         z, u = self.split_points(points)
         w, gamma, rho = self.parts(theta)
         known = self.basis.linearized(self.energy_points(points), w)
         turn = self.turn(z, known.slope, rho)
-        whole = self._with_states(turn @ known.hessian, z, u, known.slope, gamma, rho)
-        return LinearizedField(self, z, u, rho, known, turn, whole)
+        whole = self.with_state_terms(turn @ known.hessian, z, u, known.slope, gamma, rho)
+        return LinearizedField(self, z, u, rho, known, turn, whole.to(wanted))
 
+    @in_own_dtype
     def features(
         self, z: Float[Tensor, "*batch dim"], rho: Float[Tensor, " k"]
     ) -> Float[Tensor, "*batch dim weights"]:
         """``Psi(z) = (J - R) grad phi(z)``, so that ``f(z) = Psi(z) w``."""
         return self.structure(rho) @ self.basis.feature_gradient(z)
 
+    @in_own_dtype
     def parameter_jacobian(
         self, points: Float[Tensor, "*batch width"], theta: Float[Tensor, " params"]
     ) -> Float[Tensor, "*batch dim params"]:
@@ -220,6 +247,7 @@ class HamiltonianField:
             blocks.append(-self.dissipation.parameter_jacobian(z, slope, rho))
         return torch.cat(blocks, -1) if len(blocks) > 1 else blocks[0]
 
+    @in_own_dtype
     def weighted_parameter_jacobian(
         self,
         points: Float[Tensor, "batch stages width"],
@@ -232,6 +260,7 @@ class HamiltonianField:
             slope = self.slopes(points, w)
         return self.weighted_response(points, weights, w, rho, slope)
 
+    @in_own_dtype
     def weighted_response(
         self,
         points: Float[Tensor, "batch stages width"],
@@ -239,10 +268,12 @@ class HamiltonianField:
         w: Float[Tensor, " energy"],
         rho: Float[Tensor, " k"],
         slope: Float[Tensor, "batch stages dim"] | None,
+        known: Sequence[LocalDerivatives] = (),
     ) -> Float[Tensor, "batch out all"]:
         """As above, for energy gradients ``slope`` that are known at the states.
 
-        Weights ``w`` matter to energies that are not linear in them only.
+        Weights ``w`` matter to energies that are not linear in them only; ``known`` are the
+        energy's derivatives at each stage, where they are at hand.
         """
         z, u = self.split_points(points)
         turn = self.turn(z, slope, rho)
@@ -251,7 +282,11 @@ class HamiltonianField:
         else:
             onto = (weights.unsqueeze(-2) @ turn.unsqueeze(1)).squeeze(-2)
         at = self.energy_points(points)
-        blocks = [self.basis.weighted_gradient(at, onto, None if self.basis.linear else w)]
+        own = None if self.basis.linear else w
+        if known:
+            blocks = [self.basis.gathered_gradient(known, at, onto, own)]
+        else:
+            blocks = [self.basis.weighted_gradient(at, onto, own)]
         if u is not None:
             own = self.inputs.parameter_jacobian(z, u)
             blocks.append(torch.einsum("bosd,bsdk->bok", weights, own))
@@ -260,6 +295,7 @@ class HamiltonianField:
             blocks.append(-torch.einsum("bosd,bsdk->bok", weights, own))
         return torch.cat(blocks, -1) if len(blocks) > 1 else blocks[0]
 
+    @in_own_dtype
     def remainder(
         self, points: Float[Tensor, "batch width"], theta: Float[Tensor, " params"]
     ) -> Float[Tensor, "batch dim"] | None:

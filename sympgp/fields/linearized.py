@@ -40,6 +40,7 @@ class LinearizedField:
 
     def pull_back(self, pull: Float[Tensor, "draws batch dim"]) -> Float[Tensor, "draws params"]:
         """``sum_b v_b . df/dtheta(z_b)`` of each draw."""
+        wanted, pull = pull.dtype, pull.to(self.z.dtype)
         if self.family.dissipation.constant:
             onto = pull @ self.turn.squeeze(1)
         else:
@@ -52,4 +53,4 @@ class LinearizedField:
         if damping.num_parameters:
             own = damping.parameter_jacobian(self.z, self.known.slope, self.rho)
             blocks.append(-torch.einsum("sbd,sbdk->sk", pull, own))
-        return torch.cat(blocks, 1)
+        return torch.cat(blocks, 1).to(wanted)

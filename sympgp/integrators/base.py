@@ -60,6 +60,7 @@ class Integrator(ABC):
         conservative_only: whether friction and inputs are refused.
         needs_energy: whether the field has to be an :class:`EnergyField`.
         adaptive: whether the method chooses its own steps.
+        stage_evaluations: evaluations of the field that one step takes, about.
     """
 
     order: ClassVar[int]
@@ -70,6 +71,7 @@ class Integrator(ABC):
     conservative_only: ClassVar[bool] = False
     needs_energy: ClassVar[bool] = False
     adaptive: ClassVar[bool]
+    stage_evaluations: ClassVar[int] = 4
 
     def check_field(self, field: object) -> None:
         """Refuse a field that the method is not made for.
@@ -114,6 +116,10 @@ class Integrator(ABC):
     def in_time_units(self, unit: float) -> Integrator:
         """Copy for a field whose time is counted in units of ``unit``: settings change with it."""
         return self
+
+    def evaluations(self, times: Times) -> int:
+        """How often the field will be evaluated at each state, about; at least, where adaptive."""
+        return self.stage_evaluations * (len(times) - 1)
 
     @abstractmethod
     def advance(
@@ -166,6 +172,12 @@ class FixedStepIntegrator(Integrator):
     def in_time_units(self, unit: float) -> FixedStepIntegrator:
         """Copy for a field whose time is counted in units of ``unit``: settings change with it."""
         return self if self.step is None else self.with_step(self.step / unit)
+
+    def evaluations(self, times: Times) -> int:
+        """How often the field will be evaluated at each state, about."""
+        if self.step is None:
+            return super().evaluations(times)
+        return self.stage_evaluations * sum(step_counts(*host_times(times), self.step))
 
     def solve(
         self,

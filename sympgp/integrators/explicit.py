@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sympgp.compiled import Compiled, Rate
 from sympgp.integrators.base import FixedStepIntegrator, Step, VectorField, combine
 
 
@@ -42,6 +45,37 @@ def explicit_step(
     return combine(x, h, table.weights, rates)
 
 
+def _step_in_one(
+    x: Tensor,
+    h: Tensor,
+    function: Callable[..., Tensor],
+    eager: Callable[..., Tensor],
+    *parts: Tensor,
+) -> Tensor:
+    rates = [function(x, *parts)]
+    for row in CLASSICAL_RK4.stages:
+        point = x
+        for coefficient, rate in zip(row, rates, strict=True):
+            point = point + (coefficient * h) * rate if coefficient else point
+        rates.append(function(point, *parts))
+    for coefficient, rate in zip(CLASSICAL_RK4.weights, rates, strict=True):
+        x = x + (coefficient * h) * rate
+    return x
+
+
+def _step_by_stages(
+    x: Tensor,
+    h: Tensor,
+    function: Callable[..., Tensor],
+    eager: Callable[..., Tensor],
+    *parts: Tensor,
+) -> Tensor:
+    return explicit_step(CLASSICAL_RK4, lambda t, z: eager(z, *parts), 0.0, x, h)
+
+
+compiled_step = Compiled(_step_in_one, _step_by_stages)
+
+
 @dataclass(frozen=True)
 class RK4(FixedStepIntegrator):
     """The classical Runge-Kutta method: explicit, four evaluations a step, order 4.
@@ -66,4 +100,9 @@ class RK4(FixedStepIntegrator):
         self, field: VectorField, t: Step, x: Float[Tensor, "*batch dim"], h: Step
     ) -> Float[Tensor, "*batch dim"]:
         """States at ``t + h`` from states at ``t``."""
+        form: Callable[[], Rate | None] | None = getattr(field, "compiled_rate", None)
+        rate = None if form is None else form()
+        if rate is not None and x.dim() == 3 and not (isinstance(h, Tensor) or rate.recorded(x)):
+            step = torch.full((), h, dtype=x.dtype, device=x.device)
+            return compiled_step(x.contiguous(), step, rate.function, rate.eager, *rate.parts)
         return explicit_step(CLASSICAL_RK4, field, t, x, h)

@@ -150,3 +150,4 @@ class GaussLegendre4(GaussMethod):
 
     table: ClassVar[RungeKuttaTable] = GAUSS_4
     order: ClassVar[int] = 4
+    stage_evaluations: ClassVar[int] = 12

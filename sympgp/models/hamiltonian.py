@@ -37,6 +37,7 @@ class HamiltonianModel:
         dissipation: the prior over dissipation.
         inputs: the prior over what external inputs do; None where there are none.
         noise: the law of the observation noise, and what is known of it.
+        dtype: floating-point type that the field is computed in; ``fit`` says it.
 
     Raises:
         ValueError: an argument of another kind; a dissipation beside a field that has gains and
@@ -47,6 +48,7 @@ class HamiltonianModel:
     dissipation: Dissipation = field(default_factory=Conservative)
     noise: Noise = field(default_factory=GaussianNoise)
     inputs: Inputs | None = None
+    dtype: torch.dtype = field(default=torch.float64, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         kinds = (("energy", Energy), ("dissipation", Dissipation), ("noise", Noise))
@@ -105,7 +107,7 @@ class HamiltonianModel:
             size = torch.cat(list(data.inputs)).square().mean(0).sqrt()
             size = torch.where(size > 0, size, 1.0).to(scaling.scale)
             driven = self.inputs.scaled(scaling, size)
-        return HamiltonianField(basis, self.dissipation.scaled(scaling), driven)
+        return HamiltonianField(basis, self.dissipation.scaled(scaling), driven).to(self.dtype)
 
 
 def SSGP(
