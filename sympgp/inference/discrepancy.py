@@ -15,9 +15,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sympgp.shooting.layout import Nodes
+from sympgp.shooting.linearization import Linearization
 from sympgp.shooting.noise_levels import noise_update, squares_after
 from sympgp.shooting.problem import Estimate, Problem
-from sympgp.shooting.sensitivities import INITIAL_VARIANCE, Linearization, linearize
+from sympgp.shooting.reduction import Reduction
+from sympgp.shooting.sensitivities import INITIAL_VARIANCE
 
 PRIOR_SCALE = 0.03
 """Scale of the jumps' half-Cauchy prior in scaled units: a model that cannot follow a system
@@ -35,32 +37,30 @@ def log_evidence(
 
     States and parameters are integrated out about ``estimate``; constants are dropped.
     """
-    chain = problem.eliminate(linear, estimate, end)
-    precision, gradient = problem.normal_equations(linear, estimate, chain)
+    reduced = Reduction.of(problem, linear, estimate, end)
+    precision, gradient = reduced.normal_equations
     step = -torch.linalg.solve(precision, gradient)
-    mean, slope, _ = chain.smooth(problem.windows)
-    moved = mean + slope @ step
-    precisions = estimate.precision
+    moved = reduced.moved(step)
+    precisions, prior = estimate.precision.double(), problem.field.prior_precision().double()
     direct = torch.einsum("c,ci->i", precisions, linear.shared[:, :-1, -1])
-    direct = direct + problem.field.prior_precision() * estimate.theta
+    direct = direct + prior * estimate.theta
     local = torch.einsum("c,cwd->wd", precisions, linear.local[..., -1])
-    value = problem.objective(estimate, path, end)
-    value = value + 0.5 * (direct @ step + (local * moved).sum())
+    own = (local * moved).sum()
     first = problem.windows.chain[:, 0]
-    value = value + 0.5 * (estimate.start[first] * moved[first]).sum() / INITIAL_VARIANCE
+    own = own + (estimate.start[first] * moved[first]).sum() / INITIAL_VARIANCE
     here, ahead = problem.following()
     if len(here):
         dim = moved.shape[-1]
-        shift = (linear.end[here, :, :dim] @ moved[here].unsqueeze(-1)).squeeze(-1)
-        shift = shift + linear.end[here, :, dim:] @ step - moved[ahead]
+        shift = (linear.end[..., :dim] @ moved.unsqueeze(-1)).squeeze(-1)
+        shift = (shift + linear.end[..., dim:] @ step)[here] - moved[ahead]
         jump = end[here] - estimate.start[ahead]
-        value = value + 0.5 * (jump * shift).sum() / estimate.defect_std**2
-    prior = problem.field.prior_precision()
+        own = own + (jump * shift).sum() / estimate.defect_std**2
+    value = problem.objective(estimate, path, end)
+    value = value + 0.5 * (direct @ step + problem.ranks.sum(own))
     stddev = prior.rsqrt()
     white = precision * stddev[:, None] * stddev
-    logdet = torch.linalg.slogdet(white).logabsdet + chain.logdet
-    squares = squares_after(linear, step, moved)
-    noise, _ = noise_update(problem, linear, estimate, chain, precision, squares)
+    logdet = torch.linalg.slogdet(white).logabsdet + reduced.logdet
+    noise, _ = noise_update(reduced, precision, squares_after(linear, step, moved, problem.ranks))
     counts = problem.nodes.counts / estimate.inflation
     total = -value - 0.5 * logdet - (counts * estimate.noise_std.log()).sum()
     return float(total), noise
@@ -116,9 +116,7 @@ def defect_posterior(
     if problem.windows.joined:
         return DefectPosterior((0.0,), (1.0,), 0.0)
     path, end, _ = problem.evaluate(estimate)
-    linear = linearize(
-        problem.field, estimate.theta, path, problem.nodes, problem.windows, problem.step
-    )
+    linear = problem.linearize(estimate.theta, path)
     scale = float(estimate.noise_std[problem.nodes.counts > 0].mean())
     grid = np.geomspace(1e-3 * scale, LARGEST * scale, count)
     scores = []
@@ -148,15 +146,13 @@ def autocorrelation_time(
     """
     times = []
     for channel in range(residual.shape[1]):
-        series = [
-            residual[begin:end, channel][nodes.mask[begin:end, channel]]
-            for begin, end in zip(nodes.first[:-1], nodes.first[1:], strict=True)
-        ]
-        power = sum(float((r**2).sum()) for r in series)
-        count = sum(len(r) for r in series)
+        seen = nodes.mask[:, channel]
+        own, trajectory = residual[seen, channel], nodes.trajectory[seen]
+        power, count = float((own**2).sum()), len(own)
         total, best = 0.0, 0.0
-        for lag in range(1, longest + 1):
-            product = sum(float((r[lag:] * r[:-lag]).sum()) for r in series if len(r) > lag)
+        for lag in range(1, min(longest, count - 1) + 1):
+            same = trajectory[lag:] == trajectory[:-lag]
+            product = float((own[lag:] * own[:-lag] * same).sum())
             if product <= 0.0:
                 break
             total += product / power

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.optimize import minimize
 from torch import Tensor
 
+from sympgp.cholesky import cholesky
 from sympgp.energies.base import Basis, Energy, Hyperparameters, LogNormal
 from sympgp.fields import HamiltonianField
+from sympgp.shooting.gram import gram
 from sympgp.shooting.layout import Nodes, Windows
 from sympgp.shooting.sensitivities import INITIAL_VARIANCE, FrozenPath, chain_sensitivities
 
@@ -89,8 +90,8 @@ class FrozenModel:
         along = basis[:, :-dim].mT @ rows
         rows = torch.baddbmm(rows, basis[:, :-dim], along, alpha=-1.0).flatten(0, 1)
         rest = (basis[:, -dim:] @ along).flatten(0, 1)
-        gram = rows.mT @ rows + rest.mT @ rest
-        return gram[:-1, :-1], gram[:-1, -1]
+        total = gram(torch.cat([rows, rest]))
+        return total[:-1, :-1], total[:-1, -1]
 
     def response(
         self, basis: Basis, field: HamiltonianField, theta: Float[Tensor, " own"]
@@ -122,17 +123,17 @@ class FrozenModel:
         present gradient of H, which the linear model takes as known: matrices free enough would
         explain by it what H explains now, at no cost, and H would be found to be nothing.
         """
-        gram, right = self.normal_equations(self.response(basis, field, theta), precision)
+        hessian, right = self.normal_equations(self.response(basis, field, theta), precision)
         own = field.with_basis(basis)
         stddev, rho = own.prior_precision().rsqrt(), theta[field.num_weights :]
         hold = hold and len(rho) > 0 and not field.dissipation.truncated
         if hold:
             num = own.num_weights
-            right = right[:num] - gram[:num, num:] @ rho
-            gram, stddev = gram[:num, :num], stddev[:num]
-        white = gram * stddev[:, None] * stddev
+            right = right[:num] - hessian[:num, num:] @ rho
+            hessian, stddev = hessian[:num, :num], stddev[:num]
+        white = hessian * stddev[:, None] * stddev
         white = white + torch.eye(len(stddev), dtype=white.dtype, device=white.device)
-        factor = torch.linalg.cholesky(white)
+        factor = cholesky(white, "the precision of the weights along the frozen path")
         solved = torch.linalg.solve_triangular(factor, (stddev * right).unsqueeze(-1), upper=False)
         evidence = 0.5 * (solved**2).sum() - factor.diagonal().log().sum()
         mean = stddev * torch.linalg.solve_triangular(factor.mT, solved, upper=True).squeeze(-1)
@@ -214,6 +215,8 @@ def optimise_hyperparameters(
     The evidence may be that of a ``share`` of the data; its curvature is then that much less than
     what all of them have.
     """
+    from scipy.optimize import minimize
+
     if not priors:  # a formula has none
         none = energy.basis({}).prior_variance.new_zeros(0)
         return HyperPosterior(priors, none, none.new_zeros(0, 0))

@@ -18,10 +18,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sympgp.cholesky import cholesky
 from sympgp.dissipation import ScaledDissipation
 from sympgp.energies import Energy, Hyperparameters, LogNormal
 from sympgp.fields import HamiltonianField
 from sympgp.inference.pairs import Pairs
+from sympgp.inference.rate_noise import RateNoise
 from sympgp.inference.regression import NoiseFit, Regression, Solution, gaussian_log_density
 from sympgp.posterior import Component
 from sympgp.posterior.component import GaussianComponent
@@ -32,6 +34,7 @@ HALVINGS, SLACK = 12, 1e-9
 """Most halvings of a Gauss-Newton step, and the relative rise that is rounding."""
 STEPS, CLOSE = 30, 1e-3
 """Most Gauss-Newton steps, and the change by prior standard deviations that ends them."""
+WEIGHTS = "the precision of the weights"
 
 
 @dataclass(frozen=True)
@@ -101,17 +104,17 @@ class FeatureRegression(Regression):
         field = HamiltonianField(self.energy.basis(hyperparameters), self.dissipation)
         rows, target = self._linear(field, pairs, rho)
         rows = rows * field.basis.prior_variance.sqrt()
-        std = _with_jitter(noise_std[pairs.channel], rows)
-        rows, target = rows / std.unsqueeze(-1), target / std
+        law = _law(pairs, noise_std, rows)
+        rows, target = law.white(rows), law.white(target)
         wide = rows.shape[0] < rows.shape[1]
         gram = rows @ rows.mT if wide else rows.mT @ rows
-        factor = torch.linalg.cholesky(gram + torch.eye(len(gram)).to(gram))
+        factor = cholesky(gram + torch.eye(len(gram)).to(gram), WEIGHTS)
         right = (target if wide else rows.mT @ target).unsqueeze(-1)
         white = torch.linalg.solve_triangular(factor, right, upper=False)
         fitted = (white**2).sum()
         quadratic = fitted if wide else (target**2).sum() - fitted
-        logdet = 2.0 * (factor.diagonal().log().sum() + std.log().sum())
-        return gaussian_log_density(quadratic, logdet, len(std))
+        logdet = 2.0 * (factor.diagonal().log().sum() + law.log_det)
+        return gaussian_log_density(quadratic, logdet, len(target))
 
     def solve(
         self,
@@ -124,8 +127,8 @@ class FeatureRegression(Regression):
         field = HamiltonianField(self.energy.basis(hyperparameters), self.dissipation)
         rows, target = self._linear(field, pairs, rho)
         stddev = field.basis.prior_variance.sqrt()
-        inverse = 1.0 / _with_jitter(noise_std[pairs.channel], rows * stddev)
-        weights, _ = _ridge(rows * stddev * inverse.unsqueeze(-1), target * inverse)
+        law = _law(pairs, noise_std, rows * stddev)
+        weights, _ = _ridge(law.white(rows * stddev), law.white(target))
         start = torch.cat([stddev * weights, rho])
         return FeatureSolution.about(field, pairs, start, noise_std)
 
@@ -186,13 +189,13 @@ class FeatureSolution(Solution):
         target = pairs.values if rest is None else pairs.values - rest[pairs.observed]
         stddev = field.prior_precision().rsqrt()
         num = field.num_weights
-        inverse = 1.0 / _with_jitter(noise_std[pairs.channel], jacobian[:, :num] * stddev[:num])
-        rows = jacobian * inverse.unsqueeze(-1) * stddev
-        mean, white = _ridge(rows, target * inverse)
+        law = _law(pairs, noise_std, jacobian[:, :num] * stddev[:num])
+        rows = law.white(jacobian) * stddev
+        mean, white = _ridge(rows, law.white(target))
 
         def off(theta: Tensor) -> tuple[float, Tensor]:
             residual = pairs.values - _rates(field, pairs.z, theta)[pairs.observed]
-            own = (residual * inverse).square().sum() + (theta / stddev).square().sum()
+            own = law.white(residual).square().sum() + (theta / stddev).square().sum()
             return float(own.nan_to_num(nan=math.inf)), residual
 
         theta, (before, _) = stddev * mean, off(start)
@@ -204,8 +207,7 @@ class FeatureSolution(Solution):
             value, residual = off(theta)
         used = torch.linalg.solve_triangular(white, rows.mT, upper=False).square().sum(0)
         factor = white / stddev.unsqueeze(-1)
-        squares = pairs.per_channel(residual**2)
-        return cls(field, pairs, theta, factor, squares, pairs.per_channel(used))
+        return cls(field, pairs, theta, factor, *law.by_channel(residual, used))
 
     @classmethod
     def settled(
@@ -228,6 +230,14 @@ class FeatureSolution(Solution):
     def rho(self) -> Float[Tensor, " k"]:  # type: ignore[override]
         """The friction's mode."""
         return self.theta[self.field.num_weights :]
+
+    def rates(self, z: Float[Tensor, "points dim"]) -> Float[Tensor, "points dim"]:
+        """The field at the mode."""
+        return _rates(self.field, z, self.theta)
+
+    def slope(self, z: Float[Tensor, "points dim"]) -> Float[Tensor, "points dim dim"]:
+        """Its derivatives by the state."""
+        return self.field.jacobian(z, self.theta)
 
     def refined(self, noise_std: Float[Tensor, " dim"]) -> FeatureSolution:
         """One Gauss-Newton step."""
@@ -266,12 +276,14 @@ def _ridge(
 
     That is the lower Cholesky factor of their precision.
     """
-    factor = torch.linalg.cholesky(rows.mT @ rows + torch.eye(rows.shape[1]).to(rows))
+    factor = cholesky(rows.mT @ rows + torch.eye(rows.shape[1]).to(rows), WEIGHTS)
     return torch.cholesky_solve((rows.mT @ target).unsqueeze(-1), factor).squeeze(-1), factor
 
 
-def _with_jitter(
-    std: Float[Tensor, " observations"], rows: Float[Tensor, "observations weights"]
-) -> Float[Tensor, " observations"]:
+def _law(
+    pairs: Pairs,
+    noise_std: Float[Tensor, " dim"],
+    rows: Float[Tensor, "observations weights"],
+) -> RateNoise:
     """Noise that rounding does not drown; ``rows`` are a root of the rates' prior covariance."""
-    return (std**2 + JITTER * rows.square().sum(-1).mean()).sqrt()
+    return RateNoise.of(pairs, noise_std, JITTER * rows.square().sum(-1).mean())

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar, overload
 
 import torch
 from tqdm import tqdm
 
+from sympgp.distributed import Ranks
 from sympgp.inference.base import InferenceEngine, Report
+from sympgp.inference.checkpoint import check_arguments, fingerprint
 from sympgp.inference.derivative_fit import DerivativeEngine, derivative_engine
 from sympgp.inference.gauss_newton import GaussNewton
 from sympgp.inference.networks import DeepEnsemble, NetworkEngine
@@ -18,7 +22,7 @@ from sympgp.inference.stochastic_vi import StochasticVI
 from sympgp.integrators import RK4, Integrator
 from sympgp.models import HamiltonianModel
 from sympgp.posterior import DerivativePosterior, Posterior
-from sympgp.trajectories import StateDerivatives, Trajectories, unwrapped
+from sympgp.trajectories import StateDerivatives, Trajectories, TrajectoryFile, unwrapped
 
 Data = TypeVar("Data", Trajectories, StateDerivatives)
 
@@ -26,13 +30,15 @@ Data = TypeVar("Data", Trajectories, StateDerivatives)
 @overload
 def fit(
     model: HamiltonianModel,
-    data: Trajectories,
+    data: Trajectories | TrajectoryFile,
     *,
     inference: InferenceEngine | None = ...,
     integrator: Integrator | None = ...,
     seed: int = ...,
     device: torch.device | str | None = ...,
+    dtype: torch.dtype | None = ...,
     progress: bool = ...,
+    ranks: Ranks | None = ...,
 ) -> Posterior: ...
 
 
@@ -44,25 +50,36 @@ def fit(
     inference: DerivativeEngine | NetworkEngine | None = ...,
     seed: int = ...,
     device: torch.device | str | None = ...,
+    dtype: torch.dtype | None = ...,
     progress: bool = ...,
+    ranks: Ranks | None = ...,
 ) -> DerivativePosterior: ...
 
 
 def fit(
     model: HamiltonianModel,
-    data: Trajectories | StateDerivatives,
+    data: Trajectories | TrajectoryFile | StateDerivatives,
     *,
     inference: InferenceEngine | DerivativeEngine | None = None,
     integrator: Integrator | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
     progress: bool = True,
+    ranks: Ranks | None = None,
 ) -> Posterior | DerivativePosterior:
     """Fit a model to noisy trajectories, or to pairs of states and derivatives.
 
+    Where ``torch.distributed`` is initialised, as by :func:`sympgp.distributed.initialize` under
+    ``torchrun``, every process calls this with the same arguments and does its share of the work,
+    by trajectories: ``GaussNewton`` sums its normal equations and ``StochasticVI`` its gradients
+    over them. Other engines do all of it in every process. All of them return the same posterior,
+    that of one process to rounding.
+
     Args:
         model: what is assumed of the field, from ``SSGP`` or ``HamiltonianModel``.
-        data: the trajectories; rows and entries may be missing. Or ``StateDerivatives``.
+        data: the trajectories; rows and entries may be missing. Or a ``TrajectoryFile``, of
+            which every process reads its own share, or ``StateDerivatives``.
         inference: the engine; ``GaussNewton()`` when None. For pairs ``ExactGP()``, or
             ``DerivativeRegression()`` when None. Energies with layers, such as networks, take
             ``MAP()``, ``DeepEnsemble()`` and their like for both, ``DeepEnsemble()`` when None.
@@ -71,13 +88,20 @@ def fit(
             takes any method of fixed steps.
         seed: of every random choice; the same seed gives the same posterior.
         device: where to compute, such as "cuda"; where the data are when None.
-        progress: show what is being done on standard error.
+        dtype: ``torch.float32``: features, their sensitivities and predictions are computed with
+            half the digits, and results come back in it. Scaling, sums of squares and systems of
+            equations are float64 all the same, and so are times and known formulas, which see user
+            units. ``torch.float64`` when None, except for data in float32.
+        progress: show what is being done on standard error; of several processes the first does.
+        ranks: the processes that share the work; all of ``torch.distributed`` when None, and
+            ``Ranks()`` for this one alone.
 
     Returns:
         The posterior over the field, the friction, the noise and the states.
 
     Raises:
-        ValueError: model and data that do not fit together, before any computing.
+        ValueError: model and data that do not fit together, before any computing; on all processes
+            as a ``RankError`` that names the one at fault, or says what differs between them.
         FloatingPointError: the numbers broke down, with what may help.
 
     Example:
@@ -88,28 +112,19 @@ def fit(
         >>> posterior.vector_field([[0.5, 0.0]]).mean.shape
         torch.Size([1, 2])
     """
-    work: Callable[[int, Report], Posterior | DerivativePosterior]
-    if not isinstance(model, HamiltonianModel):
-        raise ValueError(
-            f"model: expected an instance of HamiltonianModel, got {type(model).__name__}"
-        )
-    if inference is None and model.energy.has_layers:
-        inference = DeepEnsemble()
-    if isinstance(data, StateDerivatives):
-        own = _on_device(data, device)
-        if isinstance(inference, NetworkEngine) and integrator is None:
-            work = partial(inference.run_pairs, model, own)
-        else:
-            work = partial(derivative_engine(inference, integrator).run, model, own)
-    elif isinstance(data, Trajectories):
-        engine = _engine(inference, integrator)
-        check_data(model, data)
-        if model.energy.angles:
-            data = unwrapped(data, list(model.energy.angles), list(model.energy.angles.values()))
-        model, data = model.in_context(data)
-        work = partial(engine.run, model, _on_device(data, device))
-    else:
-        raise ValueError(f"data: expected an instance of Trajectories, got {type(data).__name__}")
+    ranks = Ranks.current() if ranks is None else ranks
+    if device is None:
+        device = ranks.device
+    given = {"model": model, "data": type(data), "inference": inference, "integrator": integrator}
+    check_arguments(ranks, {**given, "seed": seed, "dtype": dtype})
+    if isinstance(data, TrajectoryFile):
+        data = data.gathered(ranks)
+    elif isinstance(data, Trajectories) and ranks.several:
+        mark = fingerprint(data)[:12]
+        ranks.check_same("data: expected the same trajectories on every rank", f"those of {mark}")
+    dtype = _checked(dtype, data)
+    work = ranks.agree(lambda: _work(model, data, inference, integrator, device, dtype, ranks))
+    progress = progress and ranks.first
     with tqdm(disable=not progress, bar_format="{desc} [{elapsed}]{postfix}", leave=False) as bar:
 
         def report(stage: str, objective: float | None) -> None:
@@ -120,7 +135,7 @@ def fit(
             bar.refresh()
 
         try:
-            return work(seed, report)
+            return work(seed, report).in_dtype(dtype)
         except torch.linalg.LinAlgError as error:
             raise FloatingPointError(
                 f"the fit broke down numerically ({error}): the model may lack what moves the "
@@ -130,9 +145,82 @@ def fit(
             ) from error
 
 
+def _checked(dtype: torch.dtype | None, data: object) -> torch.dtype:
+    """What to compute in.
+
+    Raises:
+        ValueError: another type than float32 and float64.
+    """
+    if dtype is None:
+        single = isinstance(data, Trajectories | StateDerivatives) and data.dtype == torch.float32
+        return torch.float32 if single else torch.float64
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"dtype: expected torch.float32, torch.float64 or None, got {dtype!r}")
+    return dtype
+
+
+Work = Callable[[int, Report], Posterior | DerivativePosterior]
+
+
+def _work(
+    model: HamiltonianModel,
+    data: Trajectories | StateDerivatives,
+    inference: InferenceEngine | DerivativeEngine | None,
+    integrator: Integrator | None,
+    device: torch.device | str | None,
+    dtype: torch.dtype,
+    ranks: Ranks,
+) -> Work:
+    """What is to be done with a seed, once all is known to fit together.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if not isinstance(model, HamiltonianModel):
+        raise ValueError(
+            f"model: expected an instance of HamiltonianModel, got {type(model).__name__}"
+        )
+    model = replace(model, dtype=dtype)
+    if inference is None and model.energy.has_layers:
+        inference = DeepEnsemble()
+    if isinstance(data, StateDerivatives):
+        own = _on_device(data, device)
+        if isinstance(inference, NetworkEngine) and integrator is None:
+            _warn_of_copies(inference, ranks)
+            return partial(inference.run_pairs, model, own)
+        pairs = derivative_engine(inference, integrator)
+        _warn_of_copies(pairs, ranks)
+        return partial(pairs.run, model, own)
+    if not isinstance(data, Trajectories):
+        raise ValueError(f"data: expected an instance of Trajectories, got {type(data).__name__}")
+    engine = _engine(inference, integrator)
+    check_data(model, data)
+    if engine.shares:
+        ranks.share([len(t) for t in data.times])  # refuses more processes than trajectories
+    else:
+        _warn_of_copies(engine, ranks)
+    if model.energy.angles:
+        data = data.to(dtype=torch.float64)
+        data = unwrapped(data, list(model.energy.angles), list(model.energy.angles.values()))
+    model, data = model.in_context(data)
+    return partial(engine.run_shared, model, _on_device(data, device), ranks=ranks)
+
+
+def _warn_of_copies(engine: object, ranks: Ranks) -> None:
+    """Say once that several processes gain nothing."""
+    if ranks.several and ranks.first:
+        warnings.warn(
+            f"{type(engine).__name__} does not share its work: each of {ranks.count} processes "
+            "does all of it",
+            UserWarning,
+            stacklevel=6,
+        )
+
+
 def _on_device(data: Data, device: torch.device | str | None) -> Data:
+    """The data where they are to be computed with, all their digits kept."""
     try:
-        return data.to(device=device)
+        return data.to(device=device, dtype=torch.float64)
     except (AssertionError, RuntimeError) as error:  # what PyTorch raises, by kind of build
         raise ValueError(f"device: {device!r} cannot be used here: {error}") from error
 
@@ -198,7 +286,7 @@ def check_data(model: HamiltonianModel, data: Trajectories) -> None:
     rest = states.new_zeros(1, data.num_dof)
     fixed = model.energy.momenta(rest, rest) is not None
     for channel, name in enumerate(data.names):
-        seen = states[:, channel][~states[:, channel].isnan()]
+        seen = states[:, channel][~states[:, channel].isnan()].double()
         if not len(seen) and channel >= data.num_dof and fixed:
             continue  # a momentum that follows from the velocities
         if len(seen) < 4:

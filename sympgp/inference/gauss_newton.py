@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from sympgp.cholesky import cholesky
+from sympgp.distributed import ALONE, Ranks
 from sympgp.energies import quasi_random_frequencies
+from sympgp.energies.base import Hyperparameters
 from sympgp.inference.base import InferenceEngine, Report
 from sympgp.inference.discrepancy import DefectPosterior
 from sympgp.inference.evidence import FrozenModel, HyperPosterior
 from sympgp.inference.search import OSCILLATION, WORSE, Search
+from sympgp.inference.solver_step import refine_step, solver_error
 from sympgp.inference.start import Prepared, integral_form, prepare
+from sympgp.inference.subset import first_trajectories, settled
 from sympgp.models import HamiltonianModel
-from sympgp.posterior import Component, Diagnostics, GaussianComponent, Posterior, WindowStates
+from sympgp.posterior import Component, Diagnostics, Posterior
 from sympgp.posterior.diagnostics import unobserved
-from sympgp.posterior.ridge import chosen_states
 from sympgp.shooting.layout import Windows
-from sympgp.shooting.levenberg_marquardt import Solution
 from sympgp.trajectories import Trajectories
 
 DEFAULT_STEP = 0.25
@@ -28,7 +33,7 @@ DEFAULT_STEP = 0.25
 
 COMPONENTS, MANY = 4, 8
 """Gaussians of a mixture, and the degrees of freedom from which on there is only one."""
-ALONE = (
+ONE_SET = (
     "with so many degrees of freedom one set of features is used: the bands are without the "
     "uncertainty of lengthscales and features"
 )
@@ -57,6 +62,13 @@ class GaussNewton(InferenceEngine):
     6. A mixture of Gaussians over draws of the hyperparameters, the jumps' size and the spectral
        points, each refitted, so that the bands carry their uncertainty.
 
+    Of many trajectories, more than four times what holds 40,000 observed entries, 2 to 6 begin with
+    some that hold as much, long and short ones. Each search that the posterior is made of then goes
+    on with all of them from there, so that field, noise and states are those that all data ask for;
+    lengthscales, jumps and solver step, with their uncertainty, are those of the part. Where
+    trajectories differ by a context, or a channel is hardly observed in the part, all of them are
+    looked at from the start.
+
     Args:
         num_components: Gaussians in the mixture; one ignores hyperparameter uncertainty. Four when
             None, and one from eight degrees of freedom on, where the features are so few for the
@@ -68,6 +80,8 @@ class GaussNewton(InferenceEngine):
     Raises:
         ValueError: a number below one or a step that is not positive.
     """
+
+    shares = True
 
     num_components: int | None = None
     max_iterations: int = 50
@@ -92,6 +106,17 @@ class GaussNewton(InferenceEngine):
         self, model: HamiltonianModel, data: Trajectories, seed: int, report: Report
     ) -> Posterior:
         """Fit, see :class:`GaussNewton`."""
+        return self.run_shared(model, data, seed, report, ALONE)
+
+    def run_shared(
+        self,
+        model: HamiltonianModel,
+        data: Trajectories,
+        seed: int,
+        report: Report,
+        ranks: Ranks,
+    ) -> Posterior:
+        """Each rank linearises its share of the trajectories; the normal equations are summed."""
         began = time.perf_counter()
         report("smoothing the data", None)
         prepared = prepare(
@@ -102,7 +127,9 @@ class GaussNewton(InferenceEngine):
         energy = model.energy
         priors = energy.hyperpriors(scaling.spread)
         hyper = {name: prior.median for name, prior in priors.items()}
-        search = self._start(model, prepared, data, report)
+        first = None if data.context is not None else first_trajectories(prepared.nodes)
+        part, index = (prepared, None) if first is None else prepared.of(first)
+        search = replace(self._start(model, part, data, report), ranks=ranks)
         joined = search.grow_windows()
         window_time = search.duration
         search.refine_noise()
@@ -112,8 +139,9 @@ class GaussNewton(InferenceEngine):
             frozen, found = search.learn_hyperparameters(energy, priors, hyper, last)
             hyper = found.hyperparameters(found.mean)
             search.solve("fitting", 0.01)
-        error = search.refine_step() if self.step is None else search.solver_error()
-        components, notes = self._mixture(model, search, prepared, frozen, found, defect, seed)
+        error = refine_step(search) if self.step is None else solver_error(search)
+        settle = partial(settled, prepared=prepared, index=index)
+        components, notes = self._mixture(model, search, settle, frozen, found, defect, seed)
         diagnostics = Diagnostics(
             engine="GaussNewton",
             seconds=time.perf_counter() - began,
@@ -126,6 +154,7 @@ class GaussNewton(InferenceEngine):
             solver_error=error,
             inflation=tuple((search.inflation * search.noise.information).tolist()),
             notes=notes + _scarcity(search, data.names),
+            details=_first_searches(len(part.nodes.first) - 1, len(data)),
             unobserved=unobserved(data),
         )
         return Posterior(components, scaling, model.dissipation, data, diagnostics)
@@ -159,7 +188,7 @@ class GaussNewton(InferenceEngine):
         self,
         model: HamiltonianModel,
         search: Search,
-        prepared: Prepared,
+        settle: Callable[[Search, str, Hyperparameters], Component],
         frozen: FrozenModel,
         found: HyperPosterior,
         defect: DefectPosterior,
@@ -172,36 +201,46 @@ class GaussNewton(InferenceEngine):
             count = 1
         if count == 1:
             hyper = found.hyperparameters(found.mean)
-            notes = () if few or self.num_components or not found.priors else (ALONE,)
-            return (component(search, prepared, hyper),), notes
+            notes = () if few or self.num_components or not found.priors else (ONE_SET,)
+            return (settle(search, "fitting", hyper),), notes
         components: list[Component] = []
         failed: list[int] = []
-        root = HYPER_SPREAD * torch.linalg.cholesky(found.covariance)
+        root = HYPER_SPREAD * cholesky(found.covariance, "the covariance of the hyperparameters")
         points = _stratified(count, len(found.mean) + 1, seed).to(found.mean)
         jumps, ranks = defect.strata(count), points[:, -1].argsort().argsort().tolist()
         for k in range(count):
             hyper = found.hyperparameters(found.mean + root @ points[k, :-1])
             energy = model.energy if k == 0 else model.energy.redraw(seed + 7919 * k)
-            one = replace(search)
+            one, stage = replace(search), f"component {k + 1} of {count}"
             one.defect_std = jumps[ranks[k]]
             one.change_field(frozen, search.field.with_basis(energy.basis(hyper)))
             try:
-                one.solve(f"component {k + 1} of {count}", 0.1)
+                one.solve(stage, 0.1)
+                search.iterations = one.iterations
+                if bool((one.noise_std > WORSE * search.noise_std).any()):
+                    failed.append(k)
+                    continue
+                components.append(settle(one, stage, hyper))
             except FloatingPointError:
                 failed.append(k)
                 continue
-            search.iterations = one.iterations
-            if bool((one.noise_std > WORSE * search.noise_std).any()):
-                failed.append(k)
-                continue
-            search.converged = one.converged
-            components.append(component(one, prepared, hyper))
+            search.iterations, search.converged = one.iterations, one.converged
         if not components:
-            components.append(component(search, prepared, found.hyperparameters(found.mean)))
+            components.append(settle(search, "fitting", found.hyperparameters(found.mean)))
         left_out = [
             f"component {k + 1} of {count} ended in a worse optimum: left out" for k in failed
         ]
         return tuple(components), tuple(left_out)
+
+
+def _first_searches(count: int, num: int) -> tuple[str, ...]:
+    """What is said of the fit where its first searches were on some of the trajectories."""
+    if count == num:
+        return ()
+    return (
+        f"lengthscales, jumps and solver step were found from {count} of {num} trajectories, "
+        "long and short ones; the field, the noise and the states from all of them",
+    )
 
 
 def _scarcity(search: Search, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -224,41 +263,3 @@ def _stratified(count: int, dim: int, seed: int) -> Tensor:
     points = quasi_random_frequencies(count, dim, seed)
     points = points - points.mean(0)
     return points / points.std(0, correction=0)
-
-
-def component(search: Search, prepared: Prepared, hyper: dict[str, Tensor]) -> GaussianComponent:
-    """Package the present solution as one Gaussian of the posterior."""
-    solution = search.solution
-    if solution is None:
-        raise RuntimeError("there is no solution to package: solve first")
-    estimate, chain = solution.estimate, solution.chain
-    shape, rate = _noise_posterior(search, solution)
-    spacing = search.duration if math.isfinite(search.duration) else OSCILLATION
-    states = WindowStates.about(search.problem(), estimate.start, chain, search.defect_std, spacing)
-    return GaussianComponent(
-        field=search.field.about(estimate.theta),
-        theta=estimate.theta,
-        factor=torch.linalg.cholesky(solution.precision),
-        noise_std=estimate.noise_std,
-        noise_shape=shape,
-        noise_rate=rate,
-        noise_group=search.noise.group,
-        noise_dof=search.noise.dof,
-        hyperparameters=hyper,
-        states=states,
-        anchors=chosen_states(search.states[search.nodes.mask.any(1)]),
-    )
-
-
-def _noise_posterior(search: Search, solution: Solution) -> tuple[Tensor, Tensor]:
-    """Inverse-gamma shape and rate whose mode is the estimated noise variance.
-
-    Of a known level the shape is infinite, and the rate is the variance itself.
-    """
-    estimate = solution.estimate
-    # Inflation is over that of white residuals.
-    inflation = estimate.inflation * search.noise.information
-    spare = (search.nodes.counts - solution.degrees).clamp(min=0.0) / inflation
-    shape = search.noise.shape(spare)
-    rate = torch.where(shape.isinf(), 1.0, shape + 1.0) * estimate.noise_std**2
-    return shape, rate

@@ -9,12 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sympgp.cholesky import cholesky
 from sympgp.fields import HamiltonianField
 from sympgp.inference.search import OSCILLATION, Search
 from sympgp.posterior import GaussianComponent, WindowStates
 from sympgp.shooting.layout import Nodes, Windows
 from sympgp.shooting.problem import Estimate, Problem
-from sympgp.shooting.sensitivities import linearize, nominal_path
+from sympgp.shooting.sensitivities import nominal_path
 
 
 def linearised(
@@ -40,7 +41,7 @@ def linearised(
             "the mean path is not finite; fit with a shorter solver step, StochasticVI(step=...)"
         )
     problem = problem.reweighted(estimate, path)
-    linear = linearize(field, estimate.theta, path, problem.nodes, problem.windows, problem.step)
+    linear = problem.linearize(estimate.theta, path)
     chain = problem.eliminate(linear, estimate, end)
     precision, _ = problem.normal_equations(linear, estimate, chain)
     spacing = duration if math.isfinite(duration) else OSCILLATION
@@ -49,7 +50,7 @@ def linearised(
     return GaussianComponent(
         field=field,
         theta=estimate.theta,
-        factor=torch.linalg.cholesky(precision),
+        factor=cholesky(precision, "the precision of the weights"),
         noise_std=estimate.noise_std,
         noise_shape=shape,
         noise_rate=torch.where(known, 1.0, shape) * estimate.noise_std**2,

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sympgp.distributed import ALONE, Ranks
 from sympgp.energies.base import Energy, Hyperparameters, LogNormal
 from sympgp.fields import HamiltonianField
 from sympgp.inference.base import Report
@@ -28,7 +29,7 @@ from sympgp.noise import ScaledNoise
 from sympgp.shooting.layout import Nodes, Windows
 from sympgp.shooting.levenberg_marquardt import Solution, levenberg_marquardt
 from sympgp.shooting.problem import Estimate, Problem
-from sympgp.shooting.sensitivities import Drive, freeze, nominal_path
+from sympgp.shooting.sensitivities import Drive, freeze
 
 FIRST_WINDOW = 3.0
 """Duration of the first shooting windows, scaled: half an oscillation."""
@@ -49,8 +50,6 @@ WORSE = 2.0
 """Longer windows that raise the noise by this factor have ended in a wrong optimum."""
 WEAKER = (1.0, 0.1, 0.01)
 """Shares of the start's weights that are tried where no path can be followed with all of them."""
-SOLVER_TOLERANCE = 0.1
-"""Largest solver error of the fitted path, in units of its posterior deviation."""
 
 
 @dataclass
@@ -73,6 +72,8 @@ class Search:
         report: progress.
         iterations: accepted steps so far.
         converged: whether the last searches ended by their tolerance.
+        ranks: processes that share the trajectories in :meth:`solve` and what follows from it; all
+            of them have the whole path.
     """
 
     nodes: Nodes
@@ -91,21 +92,45 @@ class Search:
     iterations: int = 0
     converged: bool = True
     solution: Solution | None = None
+    ranks: Ranks = ALONE
+
+    @property
+    def sharing(self) -> Ranks:
+        """The ranks; this one alone where there are more of them than trajectories."""
+        return self.ranks if self.nodes.num_trajectories >= self.ranks.count else ALONE
+
+    @property
+    def share(self) -> slice:
+        """This rank's trajectories, chosen by their numbers of nodes."""
+        return self.sharing.share(torch.tensor(self.nodes.first).diff())
+
+    def own_windows(self) -> tuple[slice, Windows]:
+        """Which windows are those of this rank's trajectories, and these on their own."""
+        if not self.sharing.several:
+            return slice(0, self.windows.num_windows), self.windows
+        return self.windows.of_trajectories(self.share)
 
     def problem(self) -> Problem:
-        """The present shooting problem."""
-        return Problem(self.nodes, self.windows, self.field, self.noise, self.step)
+        """The present shooting problem, of this rank's trajectories."""
+        _, windows = self.own_windows()
+        return Problem(self.nodes, windows, self.field, self.noise, self.step, self.sharing)
 
     def estimate(self) -> Estimate:
-        """The present point of the search."""
-        start = self.states[self.windows.start]
+        """The present point of the search, with the states of this rank's windows."""
+        start = self.states[self.own_windows()[1].start]
         return Estimate(self.theta, start, self.noise_std, self.defect_std, self.inflation)
 
     def solve(self, stage: str, tolerance: float, max_iterations: int | None = None) -> Solution:
         """Run Levenberg-Marquardt from here and move to its solution."""
         limit = self.max_iterations if max_iterations is None else max_iterations
+        self.report(stage, None)
+        self.solution = None  # what it says of the states may be as large as what comes now
+        # Machines may round differently what every rank computes for itself.
+        self.theta, self.noise_std = map(self.sharing.broadcast, (self.theta, self.noise_std))
+        self.states = self.sharing.broadcast(self.states)
+        problem = self.problem()
         solution = levenberg_marquardt(
-            self.problem(),
+            problem,
             self.estimate(),
             max_iterations=limit,
             tolerance=tolerance,
@@ -114,21 +139,35 @@ class Search:
         self.theta = solution.estimate.theta
         self.noise_std = solution.estimate.noise_std
         self.nodes = solution.nodes
-        self.states = self.states.clone()
-        self.states[self.windows.nodes.reshape(-1)] = solution.path.flatten(0, 1)
+        self.take(problem.windows, solution.path)
+        if self.sharing.several and self.noise.dof is not None:
+            self.nodes = self.nodes.reweighted(self._everyone(self.nodes.weights))
         self.iterations += solution.iterations
         self.solution = solution
         if max_iterations is None:
             self.converged = self.converged and solution.converged
         return solution
 
+    def take(self, windows: Windows, path: Float[Tensor, "own slots dim"]) -> None:
+        """Take over the path in this rank's windows; every rank has all of it then."""
+        self.states = self.states.clone()
+        self.states[windows.nodes.reshape(-1)] = path.flatten(0, 1)
+        if self.sharing.several:
+            self.states = self._everyone(self.states)
+
+    def _everyone(self, values: Float[Tensor, "nodes dim"]) -> Float[Tensor, "nodes dim"]:
+        """Values at all nodes, of which each rank has those of its trajectories."""
+        own = slice(self.nodes.first[self.share.start], self.nodes.first[self.share.stop])
+        return torch.cat([self.sharing.gather(values[own]), self.sharing.broadcast(values[-1:])])
+
     def grow_windows(self) -> bool:
         """Lengthen the windows to whole trajectories; False where the data do not allow it."""
-        edges = zip(self.nodes.first[:-1], self.nodes.first[1:], strict=True)
-        horizon = max(float(self.nodes.times[e - 1] - self.nodes.times[b]) for b, e in edges)
+        bounds = torch.tensor(self.nodes.first, device=self.nodes.times.device)
+        spans = self.nodes.times[bounds[1:] - 1] - self.nodes.times[bounds[:-1]]
+        horizon = float(spans.max())
         duration, defect = FIRST_WINDOW, 0.3
         while True:
-            before, first = replace(self), duration == FIRST_WINDOW
+            before, first = replace(self, solution=None), duration == FIRST_WINDOW
             whole = 1.5 * duration >= min(horizon, LAST_WINDOW)
             self.duration = math.inf if 1.5 * duration >= horizon else duration
             self.windows = Windows.of_duration(self.nodes, self.duration)
@@ -191,8 +230,12 @@ class Search:
         found = defect_posterior(self.problem(), self.estimate(), EXACT if white else 0.0)
         self.defect_std = found.root_mean_square
         self.solve("fitting", 0.01)
-        self.inflation = self._autocorrelation() / self.noise.information
+        self.measure_inflation()
         return found
+
+    def measure_inflation(self) -> None:
+        """Take the autocorrelation times of the present residuals."""
+        self.inflation = self._autocorrelation() / self.noise.information
 
     def _autocorrelation(self) -> Tensor:
         """Autocorrelation time of each channel's residuals, (D,)."""
@@ -238,52 +281,8 @@ class Search:
             curvature=curvature,
             share=float(model.weights.sum() / self.nodes.weights.sum()),
         )
+        mean, covariance = map(self.sharing.broadcast, (found.mean, found.covariance))
+        found = replace(found, mean=mean, covariance=covariance)
         basis = energy.basis(found.hyperparameters(found.mean))
         self.change_field(model, self.field.with_basis(basis))
         return model, found
-
-    def refine_step(self) -> float:
-        """Halve the solver step until its error is small against the posterior's deviation."""
-        # No step is longer than an interval, so halving starts there.
-        self.step = min(self.step, float(self.nodes.dt.max()))
-        for attempt in range(4):
-            error = self.solver_error()
-            if error <= SOLVER_TOLERANCE or attempt == 3:
-                return error
-            self.step *= 0.5
-            self.solve("refining the solver step", 0.01)
-        return error
-
-    def solver_error(self, num_draws: int = 16) -> float:
-        """RMS difference from half the step over the path's deviation; the largest channel."""
-        solution = self.solution
-        if solution is None:
-            return math.inf
-        bound, start = self.field.bind(self.theta), solution.estimate.start
-        step = min(self.step, float(self.nodes.dt.max()))
-        finer, _ = nominal_path(bound, start, self.nodes, self.windows, 0.5 * step)
-        generator = torch.Generator().manual_seed(0)
-        white = torch.randn(
-            num_draws, len(self.theta), generator=generator, dtype=torch.float64
-        ).to(start)
-        factor = torch.linalg.cholesky(solution.precision)
-        delta = torch.linalg.solve_triangular(factor.mT, white.mT, upper=True).mT
-        _, slope, cov = solution.chain.smooth(self.windows)
-        moved = torch.einsum("wdp,sp->swd", slope, delta)
-        jitter = torch.randn(moved.shape, generator=generator, dtype=torch.float64).to(start)
-        moved = moved + jitter * cov.diagonal(dim1=-2, dim2=-1).clamp(min=0.0).sqrt()
-        draws, _ = nominal_path(
-            self.field.bind(self.theta + delta), start + moved, self.nodes, self.windows, self.step
-        )
-        valid = self.windows.nodes < self.nodes.first[-1]
-        error = _rms((solution.path - finer)[valid])
-        kept = draws[draws.isfinite().all(-1).all(-1).all(-1)]
-        if not len(kept):
-            return math.inf
-        deviation = _rms((kept - solution.path)[:, valid].flatten(0, 1))
-        least = torch.finfo(deviation.dtype).tiny
-        return float((error / deviation.clamp(min=least)).nan_to_num(nan=math.inf).max())
-
-
-def _rms(values: Float[Tensor, "rows dim"]) -> Float[Tensor, " dim"]:
-    return values.square().mean(0).sqrt()

@@ -13,13 +13,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.optimize import minimize
 from torch import Tensor
 
+from sympgp.cholesky import cholesky
 from sympgp.noise import ScaledNoise
 from sympgp.shooting.layout import Nodes
 
 CORE, OVERLAP, FITTED_PIECES = 96, 24, 48
+CHUNK_ELEMENTS = 2**20
+"""Correlations that are held at a time (8 MB in float64)."""
 REWEIGHTINGS = 6
 """Rounds of weighing residuals: outliers lose their hold on the noise level step by step."""
 DROWNED = 0.7
@@ -44,7 +46,7 @@ class SmoothedPath:
 def _matern(distance: Tensor) -> Tensor:
     """Matern-5/2 correlation."""
     scaled = math.sqrt(5.0) * distance
-    return (1.0 + scaled + scaled**2 / 3.0) * torch.exp(-scaled)
+    return torch.addcmul(1.0 + scaled, scaled, scaled, value=1.0 / 3.0) * torch.exp(-scaled)
 
 
 def _matern_slope(difference: Tensor) -> Tensor:
@@ -72,8 +74,9 @@ class _Pieces:
         lengthscale, deviation, noise = log.exp().unbind()
         variance = noise**2 / self.weights.clamp(min=1e-6)
         diagonal = torch.where(self.mask, variance + 1e-10 * deviation**2, 1.0)
-        return torch.linalg.cholesky(
-            deviation**2 * self.correlation(lengthscale) + torch.diag_embed(diagonal)
+        return cholesky(
+            deviation**2 * self.correlation(lengthscale) + torch.diag_embed(diagonal),
+            "the covariance of a channel that is smoothed",
         )
 
     def negative_log_likelihood(self, log: Tensor) -> Tensor:
@@ -84,20 +87,32 @@ class _Pieces:
 
     def thinned(self, count: int) -> _Pieces:
         index = torch.linspace(0, len(self.times) - 1, min(count, len(self.times)))
-        rows = index.round().long().to(self.times.device)
+        return self.taken(index.round().long().to(self.times.device))
+
+    def taken(self, rows: Tensor | slice) -> _Pieces:
+        """Some of the pieces."""
         parts = (self.times, self.values, self.mask, self.weights)
         return _Pieces(*(part[rows] for part in parts))
 
-    def predict(self, log: Tensor, queries: Tensor) -> Tensor:
-        """Posterior mean at queries (C, Q)."""
-        difference = (queries[:, :, None] - self.times[:, None, :]) / log[0].exp()
-        return (_matern(difference.abs()) @ self._weights(log)).squeeze(-1)
+    def predict(
+        self, log: Tensor, queries: Tensor, rates: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Posterior mean at queries (C, Q), and its derivative where it is wanted.
 
-    def predict_rates(self, log: Tensor, queries: Tensor) -> Tensor:
-        """Its derivative at queries (C, Q)."""
-        lengthscale = log[0].exp()
-        difference = (queries[:, :, None] - self.times[:, None, :]) / lengthscale
-        return (_matern_slope(difference) @ self._weights(log)).squeeze(-1) / lengthscale
+        Of so many pieces at a time that little memory is needed.
+        """
+        widest = self.times.shape[1] * max(queries.shape[1], self.times.shape[1], 1)
+        size = max(1, CHUNK_ELEMENTS // widest)
+        means, slopes = [], []
+        for top in range(0, len(queries), size):
+            part = slice(top, top + size)
+            own, lengthscale = self.taken(part), log[0].exp()
+            weights = own._weights(log)
+            difference = (queries[part, :, None] - own.times[:, None, :]) / lengthscale
+            means.append((_matern(difference.abs()) @ weights).squeeze(-1))
+            if rates:
+                slopes.append((_matern_slope(difference) @ weights).squeeze(-1) / lengthscale)
+        return torch.cat(means), torch.cat(slopes) if rates else None
 
     def _weights(self, log: Tensor) -> Tensor:
         """By which correlations with the observations are summed, (C, L, 1)."""
@@ -107,6 +122,8 @@ class _Pieces:
 
 def _fit_channel(pieces: _Pieces) -> Tensor:
     """Maximise the marginal likelihood from two starts; returns log (lengthscale, std, noise)."""
+    from scipy.optimize import minimize
+
     sample = pieces.thinned(FITTED_PIECES)
     deviation = float(sample.values[sample.mask].std())
     if not deviation > 0:
@@ -171,10 +188,10 @@ def smooth(nodes: Nodes, parts: int, rates: bool = False) -> SmoothedPath:
         pieces = _Pieces(index_time[member], nodes.values[member, channel], mask, weights)
         log = _fit_channel(pieces)
         wanted = queries[core].reshape(len(core), -1)
-        stages[core, :, channel] = pieces.predict(log, wanted).reshape(*core.shape, -1)
-        if rates:
-            slope = pieces.predict_rates(log, wanted) / unit
-            slopes[core, :, channel] = slope.reshape(*core.shape, -1)
+        mean, slope = pieces.predict(log, wanted, rates)
+        stages[core, :, channel] = mean.reshape(*core.shape, -1)
+        if slope is not None:
+            slopes[core, :, channel] = (slope / unit).reshape(*core.shape, -1)
         noise[channel] = log[2].exp()
     return SmoothedPath(stages, noise, slopes if rates else None)
 
@@ -198,9 +215,8 @@ def smooth_robustly(
 def _interval(nodes: Nodes) -> Tensor:
     """Median interval between observed nodes; others only split gaps or carry inputs."""
     seen = nodes.mask.any(1)
-    bounds = zip(nodes.first[:-1], nodes.first[1:], strict=True)
-    steps = [nodes.times[begin:end][seen[begin:end]].diff() for begin, end in bounds]
-    return torch.cat(steps).median()
+    same = nodes.trajectory[seen].diff() == 0
+    return nodes.times[seen].diff()[same].median()
 
 
 def _cut(nodes: Nodes) -> tuple[Tensor, Tensor]:
@@ -208,21 +224,27 @@ def _cut(nodes: Nodes) -> tuple[Tensor, Tensor]:
 
     Both are padded by the last node.
     """
-    members, cores = [], []
     seen = nodes.mask.any(1)
-    for begin, end in zip(nodes.first[:-1], nodes.first[1:], strict=True):
-        observed = begin + seen[begin:end].nonzero().flatten()
-        count = len(observed)
-        pieces = math.ceil(count / CORE)
-        edges = [count * k // pieces for k in range(pieces + 1)]
-        starts = [begin, *observed[edges[1:-1]].tolist(), end]
-        for k in range(pieces):
-            low, high = max(0, edges[k] - OVERLAP), min(count, edges[k + 1] + OVERLAP)
-            members.append(observed[low:high])
-            cores.append(torch.arange(starts[k], starts[k + 1], device=observed.device))
+    observed = torch.arange(len(seen), device=seen.device)[seen]
+    counts = nodes.per_trajectory(seen)
+    pieces = (counts + CORE - 1) // CORE
+    owner = torch.arange(len(counts), device=seen.device).repeat_interleave(pieces)
+    number = torch.arange(len(owner), device=seen.device) - (pieces.cumsum(0) - pieces)[owner]
+    count, parts, before = counts[owner], pieces[owner], (counts.cumsum(0) - counts)[owner]
+    edge, after = count * number // parts, count * (number + 1) // parts
+    low, high = (edge - OVERLAP).clamp(min=0), torch.minimum(after + OVERLAP, count)
+    first = torch.tensor(nodes.first, device=seen.device)
+    # Cores are cut at observed nodes; the first begins and the last ends with the trajectory.
+    inner = torch.cat([observed, first[-1:]])
+    begin = torch.where(number == 0, first[owner], inner[before + edge])
+    end = torch.where(number + 1 == parts, first[owner + 1], inner[before + after])
     padding = nodes.first[-1]
-    pad = torch.nn.utils.rnn.pad_sequence
-    return (
-        pad(members, batch_first=True, padding_value=padding),
-        pad(cores, batch_first=True, padding_value=padding),
-    )
+    members = _ranges(before + low, before + high, len(observed))
+    return torch.cat([observed, first[-1:]])[members], _ranges(begin, end, padding)
+
+
+def _ranges(begin: Tensor, end: Tensor, padding: int) -> Tensor:
+    """Rows ``begin, begin + 1, ..., end - 1``, padded to the same length."""
+    size = end - begin
+    slots = torch.arange(int(size.max()), device=begin.device)
+    return torch.where(slots < size[:, None], begin[:, None] + slots, padding)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sympgp.fields import HamiltonianField, as_points
@@ -59,6 +59,13 @@ class Prepared:
     def known_states(self) -> Float[Tensor, "states dim"]:
         """The smoothed path where there are observations."""
         return self.path.stages[self.nodes.mask.any(1), 0]
+
+    def of(self, trajectories: Int[Tensor, " chosen"]) -> tuple[Prepared, Int[Tensor, " own"]]:
+        """Some trajectories, in this order; and where their nodes were."""
+        nodes, index = self.nodes.of(trajectories)
+        rates = None if self.path.rates is None else self.path.rates[index]
+        path = replace(self.path, stages=self.path.stages[index], rates=rates)
+        return replace(self, nodes=nodes, path=path), index
 
     def completed(self) -> tuple[Nodes, SmoothedPath]:
         """Nodes and path with the smoothed values as observations of what is missing.

@@ -36,6 +36,7 @@ def solve_paths(
     nodes: Nodes,
     windows: Windows,
     step: float,
+    fused: bool = False,
 ) -> tuple[
     Float[Tensor, "draws windows slots dim"],
     Float[Tensor, "draws windows dim"],
@@ -53,12 +54,13 @@ def solve_paths(
         nodes: the data's times.
         windows: which nodes each window owns.
         step: longest solver step.
+        fused: whether to compile the field that is followed forwards.
 
     Returns:
         States at the nodes of each window, states at its end, and which draws (S,) stayed
         finite. Paths of the others are zero, and no gradient flows through them.
     """
-    path, end, alive = _Paths.apply(theta, start, field, nodes, windows, step)
+    path, end, alive = _Paths.apply(theta, start, field, nodes, windows, step, fused)
     return path, end, alive
 
 
@@ -109,8 +111,9 @@ class _Paths(torch.autograd.Function):
         nodes: Nodes,
         windows: Windows,
         step: float,
+        fused: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        bound = field.bind(theta)
+        bound = field.bind(theta).fused() if fused else field.bind(theta)
         dt = nodes.dt[windows.nodes]
         counts = substeps(dt, step)
         sizes = dt / counts.clamp(min=1)
@@ -133,7 +136,7 @@ class _Paths(torch.autograd.Function):
             z.abs().amax((1, 2)) < LARGEST_STATE
         )
         lost = ~alive.view(-1, 1, 1)
-        if bool(lost.any()):
+        if _masks(lost):
             path, z = path.masked_fill(lost.unsqueeze(-1), 0.0), z.masked_fill(lost, 0.0)
         ctx.mark_non_differentiable(alive)
         ctx.field, ctx.first, ctx.lost = field, first, lost
@@ -172,10 +175,15 @@ class _Paths(torch.autograd.Function):
             by_theta = frozen.pull_back(pulls)
         elif ctx.needs_input_grad[0]:
             by_theta = torch.zeros_like(theta)
-        if bool(lost.any()):
+        if _masks(lost):
             costate = costate.masked_fill(lost, 0.0)
             by_theta = None if by_theta is None else by_theta.masked_fill(lost[:, 0], 0.0)
-        return by_theta, costate, None, None, None, None
+        return by_theta, costate, None, None, None, None, None
+
+
+def _masks(lost: Tensor) -> bool:
+    """Whether to mask: where something is lost, or where looking would stall an accelerator."""
+    return lost.device.type != "cpu" or bool(lost.any())
 
 
 class _Frozen:

@@ -9,13 +9,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from sympgp.compiled import repays
+from sympgp.distributed import ALONE, Ranks
 from sympgp.fields import HamiltonianField
 from sympgp.integrators import FixedStepIntegrator
 from sympgp.noise import ScaledNoise, log_density
 from sympgp.shooting.adjoint import recorded_paths, solve_paths
 from sympgp.shooting.layout import Nodes, Windows
 from sympgp.shooting.priors import normal_log_density, prior_terms
-from sympgp.shooting.sensitivities import INITIAL_VARIANCE
+from sympgp.shooting.sensitivities import INITIAL_VARIANCE, substeps
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class JointDensity:
         integrator: the method; RK4 when None. Others are differentiated by recording every step.
         inflation: (D,) so many observations of a channel count as one, the autocorrelation time of
             its residuals; one each when None.
+        ranks: processes that share the windows in :meth:`terms`, which all of them call alike.
+        fused: whether paths by RK4 are followed with a compiled field.
 
     Raises:
         ValueError: several windows a trajectory and jumps of no size.
@@ -50,6 +54,8 @@ class JointDensity:
     step: float
     integrator: FixedStepIntegrator | None = None
     inflation: Float[Tensor, " dim"] | None = None
+    ranks: Ranks = ALONE
+    fused: bool = False
 
     def __post_init__(self) -> None:
         if not self.windows.joined and not self.defect_std > 0:
@@ -114,40 +120,57 @@ class JointDensity:
         """States at the nodes and ends of all windows, and which draws did not diverge."""
         return self._paths(theta, start, self.windows)
 
+    def for_steps(self, num_steps: int, num_draws: int, num_windows: int) -> JointDensity:
+        """The same, with a compiled field where so many steps of training repay it."""
+        nodes, windows, field = self.nodes, self.windows, self.field
+        sines = field.bind(torch.zeros_like(field.prior_precision())).sines
+        most = substeps(nodes.dt[windows.nodes], self.step).amax(0).sum()
+        evaluations = 4 * num_steps * int(most)
+        total = evaluations * num_draws * num_windows * sines
+        return replace(self, fused=repays(evaluations, total, windows.start.device))
+
     def following(self) -> tuple[Tensor, Tensor]:
         """Windows that have a next one, and the next ones."""
-        here, ahead = self.windows.chain[:, :-1], self.windows.chain[:, 1:]
-        has = ahead >= 0
-        return here[has], ahead[has]
+        return self.windows.following
 
     def _paths(
         self, theta: Tensor, start: Tensor, windows: Windows
     ) -> tuple[Tensor, Tensor, Tensor]:
         if self.integrator is None:
-            return solve_paths(self.field, theta, start, self.nodes, windows, self.step)
+            return solve_paths(self.field, theta, start, self.nodes, windows, self.step, self.fused)
         method = self.integrator
         return recorded_paths(method, self.field, theta, start, self.nodes, windows, self.step)
 
     def _data_terms(
         self, theta: Tensor, noise_std: Tensor, start: Tensor, chosen: Tensor | None
     ) -> dict[str, Tensor]:
-        """Likelihood and continuity, of some windows for all."""
-        own, windows, share = start, self.windows, 1.0
+        """Likelihood and continuity, of some windows for all; each rank follows its share."""
+        windows, share = self.windows, 1.0
         here, ahead = self.following()
         if chosen is not None:
-            own, share = start[:, chosen], len(chosen) / windows.num_windows
+            share = len(chosen) / windows.num_windows
+        elif self.ranks.several:
+            chosen = torch.arange(windows.num_windows, device=here.device)
+        theta, noise_std, start = self.ranks.spread(theta, noise_std, start)
+        own = start
+        if chosen is not None:
+            chosen = chosen[self.ranks.part(len(chosen))]
+            own = start[:, chosen]
             windows = replace(windows, start=windows.start[chosen], nodes=windows.nodes[chosen])
             follows = torch.full_like(self.windows.start, -1)
             follows[here] = ahead
             here = (follows[chosen] >= 0).nonzero().squeeze(1)
             ahead = follows[chosen[here]]
-        path, end, alive = self._paths(theta, own, windows)
-        likelihood = self._likelihood(windows.nodes, path, alive, noise_std)
-        known = {"likelihood": likelihood.sum((1, 2, 3)) / share}
-        if not self.windows.joined:
+        if chosen is not None and not len(chosen):  # more ranks than windows
+            likelihood, jump = start[:, :0].sum((1, 2)), start[:, :0].flatten(1)
+        else:
+            path, end, alive = self._paths(theta, own, windows)
+            likelihood = self._likelihood(windows.nodes, path, alive, noise_std).sum((1, 2, 3))
             jump = (end[:, here] - start[:, ahead]).flatten(1)
-            variance = jump.new_tensor(self.defect_std**2)
-            known["continuity"] = normal_log_density(jump, variance) / share
+        known = {"likelihood": self.ranks.total(likelihood) / share}
+        if not self.windows.joined:
+            tied = normal_log_density(jump, jump.new_tensor(self.defect_std**2))
+            known["continuity"] = self.ranks.total(tied) / share
         return known
 
     def _likelihood(self, index: Tensor, path: Tensor, alive: Tensor, noise_std: Tensor) -> Tensor:

@@ -12,13 +12,16 @@ their squares times squared states would leave no digit of the prior.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sympgp.distributed import Ranks
+from sympgp.shooting.gram import add_gram, symmetric
 from sympgp.shooting.layout import Windows
 
 
@@ -33,7 +36,6 @@ class Chain:
         shared: (P, P) Hessian for theta once all states are eliminated (without theta's prior).
         gradient: (P,) its gradient.
         mean, slope: (W, D), (W, D, P) of each state given the data up to its window.
-        filtered: (W, D, D) covariance of the same.
         gain, cov: (W, D, D) of each state given the next one.
         ahead_mean, ahead_slope: (W, D), (W, D, P) prediction for the next window.
         ahead_cov: (W, D, D) its covariance.
@@ -44,7 +46,6 @@ class Chain:
     gradient: Float[Tensor, " params"]
     mean: Float[Tensor, "windows dim"]
     slope: Float[Tensor, "windows dim params"]
-    filtered: Float[Tensor, "windows dim dim"]
     gain: Float[Tensor, "windows dim dim"]
     cov: Float[Tensor, "windows dim dim"]
     ahead_mean: Float[Tensor, "windows dim"]
@@ -62,7 +63,6 @@ class Chain:
             gradient=border.new_zeros(params),
             mean=state,
             slope=torch.zeros_like(border),
-            filtered=block,
             gain=block.clone(),
             cov=block.clone(),
             ahead_mean=state.clone(),
@@ -70,6 +70,24 @@ class Chain:
             ahead_cov=block.clone().diagonal_scatter(torch.ones_like(state), dim1=-2, dim2=-1),
             logdet=border.new_zeros(()),
         )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Chain]) -> Chain:
+        """Of all trajectories, from those of some each, in order."""
+        if len(parts) == 1:
+            return parts[0]
+        sums = ("shared", "gradient", "logdet")
+        found = {}
+        for one in fields(cls):
+            own = [getattr(part, one.name) for part in parts]
+            found[one.name] = torch.stack(own).sum(0) if one.name in sums else torch.cat(own)
+        return cls(**found)
+
+    def gathered(self, ranks: Ranks) -> Chain:
+        """Of the trajectories of all ranks; the sums are those of this one."""
+        sums = ("shared", "gradient", "logdet")
+        states = [one.name for one in fields(self) if one.name not in sums]
+        return replace(self, **{name: ranks.gather(getattr(self, name)) for name in states})
 
     def smooth(
         self, windows: Windows
@@ -107,6 +125,7 @@ def eliminate(
     defect_variance: Float[Tensor, " dim"],
     prior_mean: Float[Tensor, "trajectories dim"],
     prior_variance: float,
+    totals: bool = True,
 ) -> Chain:
     """Run the forward pass.
 
@@ -120,6 +139,7 @@ def eliminate(
         defect_variance: ``d^2`` of each channel.
         prior_mean: of each trajectory's first state, as a deviation from the present one.
         prior_variance: of each trajectory's first state.
+        totals: whether what is left of theta is wanted, not only the states.
     """
     _, dim, params = border.shape
     out = Chain.empty(border)
@@ -134,9 +154,9 @@ def eliminate(
     for position in range(windows.chain.shape[1]):
         here = windows.chain[:, position]
         index = here[here >= 0]
-        belief = belief.update(Rows(*(part[index] for part in rows)), out)
+        belief = belief.update(Rows(*(part[index] for part in rows)), out, totals)
         out.mean[index], out.slope[index] = belief.mean, belief.slope
-        out.filtered[index] = out.cov[index] = belief.cov
+        out.cov[index] = belief.cov
         if position + 1 == windows.chain.shape[1]:
             break
         # Trajectories that go on keep their order, so the beliefs line up with the next windows.
@@ -152,7 +172,7 @@ def eliminate(
             belief.slope,
             belief.cov,
         )
-    out.shared.copy_(0.5 * (out.shared + out.shared.mT))
+    out.shared.copy_(symmetric(out.shared))
     return out
 
 
@@ -206,7 +226,7 @@ class Belief(NamedTuple):
         """(B, D, D)."""
         return self.root @ self.root.mT
 
-    def update(self, rows: Rows, out: Chain) -> Belief:
+    def update(self, rows: Rows, out: Chain, totals: bool = True) -> Belief:
         """Condition on the data of one window each; what is left of theta is added to out.
 
         With ``C = R root = U s V'`` the residual of the mean, ``R (mean + slope theta) + r theta
@@ -218,10 +238,11 @@ class Belief(NamedTuple):
         force = (rows.state @ self.mean.unsqueeze(-1)) + rows.rest.unsqueeze(-1)
         force = shrink * (left.mT @ force)
         out.logdet.add_(torch.log1p(size**2).sum())
-        out.shared.addmm_(lever.flatten(0, 1).mT, lever.flatten(0, 1))
-        out.shared.addmm_(rows.params.flatten(0, 1).mT, rows.params.flatten(0, 1), alpha=-1.0)
-        out.gradient.add_(torch.einsum("wdp,wd->p", lever, force.squeeze(-1)))
-        out.gradient.sub_(torch.einsum("wdp,wd->p", rows.params, rows.rest))
+        if totals:
+            add_gram(out.shared, lever.flatten(0, 1))
+            add_gram(out.shared, rows.params.flatten(0, 1), -1.0)
+            out.gradient.add_(lever.flatten(0, 1).mT @ force.flatten())
+            out.gradient.sub_(rows.params.flatten(0, 1).mT @ rows.rest.flatten())
         root = self.root @ (right.mT * shrink.mT)
         gain = root * size.unsqueeze(-2)
         return Belief(self.mean - (gain @ force).squeeze(-1), self.slope - gain @ lever, root)

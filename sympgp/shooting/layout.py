@@ -14,6 +14,8 @@ from sympgp.trajectories.signals import Interpolation
 
 STRAIGHT = 1e-9
 """An input that leaves a straight line by this share of its size is on it, but for rounding."""
+MOST_SORTED = 2**24
+"""Most numbers that PyTorch takes a quantile of."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Nodes:
         times = [scaling.to_scaled_time(t[k]) for t, k in zip(data.times, kept, strict=True)]
         states = [scaling.to_scaled(x[k]) for x, k in zip(data.states, kept, strict=True)]
         gaps = torch.cat([t.diff() for t in times])
-        longest = 1.5 * gaps.quantile(0.9) if len(gaps) else gaps.new_tensor(torch.inf)
+        longest = 1.5 * _most(gaps) if len(gaps) else gaps.new_tensor(torch.inf)
         parts = [_split_gaps(t, z, longest) for t, z in zip(times, states, strict=True)]
         parts.append((times[0][:1], torch.full_like(states[0][:1], torch.nan)))
         values = torch.cat([z for _, z in parts])
@@ -94,15 +96,51 @@ class Nodes:
         """Copy with other weights of the observed entries."""
         return replace(self, weights=weights * self.mask)
 
+    def of(self, trajectories: Int[Tensor, " chosen"]) -> tuple[Nodes, Int[Tensor, " own"]]:
+        """Some trajectories, in this order; and where their nodes were."""
+        first = torch.tensor(self.first, device=self.times.device)
+        begin, count = first[trajectories], first.diff()[trajectories]
+        total = torch.cat([count.new_zeros(1), count.cumsum(0)])
+        index = torch.arange(int(total[-1]), device=count.device)
+        index = index + (begin - total[:-1]).repeat_interleave(count)
+        index = torch.cat([index, first[-1:]])  # the padding node
+        return Nodes(
+            self.times[index],
+            self.values[index],
+            self.mask[index],
+            self.dt[index],
+            tuple(total.tolist()),
+            self.weights[index],
+            None if self.inputs is None else self.inputs[index],
+        ), index
+
     @property
     def num_trajectories(self) -> int:
         """Number of trajectories."""
         return len(self.first) - 1
 
     @property
+    def trajectory(self) -> Int[Tensor, " nodes"]:
+        """Which trajectory each node is of; one more than there are for the padding node."""
+        lengths = torch.tensor([*self.first, self.first[-1] + 1]).diff().to(self.times.device)
+        return torch.arange(len(lengths), device=self.times.device).repeat_interleave(lengths)
+
+    def per_trajectory(self, values: Tensor) -> Int[Tensor, " trajectories"]:
+        """Sums of whole numbers or truth values at the nodes over each trajectory."""
+        total = torch.zeros(self.num_trajectories + 1, dtype=torch.long, device=values.device)
+        return total.index_add_(0, self.trajectory, values.long())[:-1]
+
+    @property
     def counts(self) -> Float[Tensor, " dim"]:
         """Number of observations of each channel."""
         return self.mask.sum(0).to(self.values.dtype)
+
+
+def _most(gaps: Tensor) -> Tensor:
+    """Length that nine tenths of the gaps do not exceed."""
+    if len(gaps) > MOST_SORTED:
+        return gaps.kthvalue(int(0.9 * (len(gaps) - 1)) + 1).values
+    return gaps.quantile(0.9)
 
 
 def _with_context(inputs: Tensor | None, context: Tensor, lengths: list[int]) -> Tensor:
@@ -157,7 +195,8 @@ class Windows:
     """A partition of each trajectory's nodes into half-open windows.
 
     A window owns the nodes from its start up to, not including, the start of the next one, where
-    its path ends; so each observation enters once.
+    its path ends; so each observation enters once. Windows are in the order of the trajectories,
+    and of time.
 
     Attributes:
         start: (W,) first node of each window.
@@ -172,20 +211,26 @@ class Windows:
     @classmethod
     def of_duration(cls, nodes: Nodes, duration: float) -> Windows:
         """Windows of equal share of each trajectory, about ``duration`` long (scaled time)."""
-        starts: list[Tensor] = []
-        chains: list[Tensor] = []
-        total = 0
-        for begin, end in zip(nodes.first[:-1], nodes.first[1:], strict=True):
-            times = nodes.times[begin:end]
-            span = times[-1] - times[0]
-            pieces = max(1, round(float(span) / duration)) if duration < float("inf") else 1
-            edges = times[0] + span * torch.arange(pieces, device=times.device) / pieces
-            local = torch.searchsorted(times, edges - 1e-9 * span).unique()
-            starts.append(begin + local)
-            chains.append(torch.arange(total, total + len(local), device=times.device))
-            total += len(local)
-        start = torch.cat(starts)
-        chain = torch.nn.utils.rnn.pad_sequence(chains, batch_first=True, padding_value=-1)
+        first = torch.tensor(nodes.first, device=nodes.times.device)
+        times = nodes.times.double()
+        origin = times[first[:-1]]
+        span = times[first[1:] - 1] - origin
+        pieces = torch.ones_like(first[1:])
+        if duration < float("inf"):
+            pieces = (span / duration).round().long().clamp(min=1)
+        owner = torch.arange(len(pieces), device=first.device).repeat_interleave(pieces)
+        number = torch.arange(len(owner), device=first.device) - (pieces.cumsum(0) - pieces)[owner]
+        # One axis for all: trajectory k between 2 k and 2 k + 1. An edge is at a node but for
+        # rounding.
+        unit = 1.0 / span.amax().clamp(min=torch.finfo(span.dtype).tiny)
+        of_node = nodes.trajectory[:-1]
+        place = 2.0 * of_node + (times[:-1] - origin[of_node]) * unit
+        edges = 2.0 * owner + span[owner] * unit * (number.double() / pieces[owner] - 1e-9)
+        start = torch.searchsorted(place, edges).unique()
+        count = torch.zeros_like(pieces).index_add_(0, of_node[start], torch.ones_like(start))
+        chain = torch.arange(int(count.max()), device=first.device).expand(len(count), -1)
+        before = (count.cumsum(0) - count).unsqueeze(-1)
+        chain = torch.where(chain < count.unsqueeze(-1), before + chain, -1)
         ends = torch.cat([start[1:], start.new_tensor([nodes.first[-1]])])
         length = ends - start
         slots = torch.arange(int(length.max()), device=start.device)
@@ -202,6 +247,47 @@ class Windows:
         chosen = chosen.to(self.start.device)
         chain = torch.arange(count, device=self.start.device).unsqueeze(-1)
         return Windows(self.start[chosen], self.nodes[chosen], chain)
+
+    def groups(self, most: int) -> list[tuple[slice, Windows]]:
+        """Runs of whole trajectories with at most ``most`` windows, or one trajectory.
+
+        Which windows they are, and these as windows of their own.
+        """
+        if self.num_windows <= most:
+            return [(slice(0, self.num_windows), self)]
+        ends = (self.chain >= 0).sum(1).cumsum(0).tolist()
+        bounds, first = [0], 0  # of the trajectories, and the first window of the present group
+        for row in range(1, len(ends)):
+            if ends[row] - first > most:
+                bounds.append(row)
+                first = ends[row - 1]
+        found = []
+        for top, bottom in zip(bounds, [*bounds[1:], len(ends)], strict=True):
+            part = slice(ends[top - 1] if top else 0, ends[bottom - 1])
+            chain = self.chain[top:bottom]
+            chain = torch.where(chain >= 0, chain - part.start, -1)
+            chain = chain[:, : int((chain >= 0).sum(1).max())]
+            found.append((part, Windows(self.start[part], self.nodes[part], chain)))
+        return found
+
+    @property
+    def following(self) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
+        """Windows that have a next one, and the next ones."""
+        here, ahead = self.chain[:, :-1], self.chain[:, 1:]
+        has = ahead >= 0
+        return here[has], ahead[has]
+
+    def of_trajectories(self, chosen: slice) -> tuple[slice, Windows]:
+        """Which windows are those of some neighbouring trajectories, and these on their own.
+
+        They are numbered anew, and their nodes are the same. As many positions in time are kept as
+        the longest of all trajectories has.
+        """
+        ends = (self.chain >= 0).sum(1).cumsum(0).tolist()
+        part = slice(ends[chosen.start - 1] if chosen.start else 0, ends[chosen.stop - 1])
+        chain = self.chain[chosen]
+        chain = torch.where(chain >= 0, chain - part.start, -1)
+        return part, Windows(self.start[part], self.nodes[part], chain)
 
     @property
     def num_windows(self) -> int:

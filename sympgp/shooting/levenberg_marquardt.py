@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -12,9 +13,10 @@ from torch import Tensor
 
 from sympgp.shooting.elimination import Chain
 from sympgp.shooting.layout import Nodes
+from sympgp.shooting.linearization import Linearization
 from sympgp.shooting.noise_levels import accelerated, fine_enough, noise_update
 from sympgp.shooting.problem import Estimate, Problem
-from sympgp.shooting.sensitivities import Linearization, linearize
+from sympgp.shooting.reduction import Reduction
 
 STAGNATION = 8
 """Steps without progress after which a search ends."""
@@ -60,16 +62,14 @@ class Point:
     Attributes:
         problem: with the weights of the residuals there.
         linear: the linearised residuals.
-        chain: distributions of the window states given theta.
-        precision: (P, P) of theta, states eliminated.
-        gradient: (P,) of the objective, states eliminated.
+        reduced: the normal equations of theta, states eliminated.
+        precision: (P, P) of theta.
     """
 
     problem: Problem
     linear: Linearization
-    chain: Chain
+    reduced: Reduction
     precision: Float[Tensor, "params params"]
-    gradient: Float[Tensor, " params"]
 
     @classmethod
     def at(cls, problem: Problem, estimate: Estimate, path: Tensor, end: Tensor) -> Point:
@@ -78,24 +78,22 @@ class Point:
         Raises:
             FloatingPointError: rounding leaves nothing of the precision, with the window.
         """
-        problem = problem.reweighted(estimate, path)
-        theta, nodes, windows = estimate.theta, problem.nodes, problem.windows
-        linear = linearize(problem.field, theta, path, nodes, windows, problem.step)
+        linear = problem.linearize(estimate.theta, path)
         try:
-            chain = problem.eliminate(linear, estimate, end)
+            reduced = Reduction.of(problem, linear, estimate, end)
         except torch.linalg.LinAlgError as error:  # entries that are not finite
             raise _lost(problem, linear) from error
-        precision, gradient = problem.normal_equations(linear, estimate, chain)
+        precision, _ = reduced.normal_equations
         if not _known(problem, linear, estimate, precision):
             raise _lost(problem, linear)
-        return cls(problem, linear, chain, precision, gradient)
+        return cls(problem, linear, reduced, precision)
 
 
 def _known(problem: Problem, linear: Linearization, estimate: Estimate, precision: Tensor) -> bool:
     """Whether digits are left of the precision, a difference of terms with and without states."""
-    prior = problem.field.prior_precision()
+    prior = problem.field.prior_precision().double()
     whole = linear.shared.diagonal(dim1=1, dim2=2)[:, :-1]
-    whole = torch.einsum("c,ci->i", estimate.precision, whole) + prior
+    whole = torch.einsum("c,ci->i", estimate.precision.double(), whole) + prior
     least = LOST * torch.finfo(whole.dtype).eps * whole
     stddev = prior.rsqrt()
     _, failed = torch.linalg.cholesky_ex(precision * stddev[:, None] * stddev)
@@ -106,9 +104,11 @@ def _lost(problem: Problem, linear: Linearization) -> FloatingPointError:
     """Says where paths depend too strongly on what is to be learned."""
     size = linear.local.abs().nan_to_num(torch.inf).amax((0, 2, 3))
     window = int(size.argmax())
-    trajectory = int((problem.windows.chain == window).any(1).long().argmax())
-    time = float(problem.nodes.times[problem.windows.start[window]])
-    growth = float(size[window]) ** 0.5
+    worst = torch.stack([size[window].cpu(), problem.windows.start[window].cpu().to(size.dtype)])
+    rows = problem.ranks.gather(worst.unsqueeze(0).to(size.device))  # the worst of each rank
+    largest, node = rows[rows[:, 0].argmax()].tolist()
+    trajectory, time = _place(problem, int(node))
+    growth = largest**0.5
     return FloatingPointError(
         f"the path of trajectory {trajectory} from scaled time {time:.4g} on changes by up to "
         f"{growth:.1e} times what its start and the parameters change by, too much for the "
@@ -145,18 +145,17 @@ def levenberg_marquardt(
     before, totals = None, []
     path, end, value = problem.evaluate(estimate)
     _check_finite(problem, path, value)
+    problem = problem.reweighted(estimate, path)
     point = Point.at(problem, estimate, path, end)
     while True:
-        problem, linear, chain = point.problem, point.linear, point.chain
-        precision = point.precision
-        squares = linear.shared[:, -1, -1]
-        noise, degrees = noise_update(problem, linear, estimate, chain, precision, squares)
+        squares = point.linear.shared[:, -1, -1]
+        noise, degrees = noise_update(point.reduced, point.precision, squares)
         change = (noise / estimate.noise_std).log()
         settled = bool((change.abs() < fine_enough(problem, degrees)).all())
         if before is not None:
             # Pooled again, since channels that share a level would be extrapolated differently.
             noise = problem.noise.start(estimate.noise_std * accelerated(change, before).exp())
-        before = change
+        before, anchor = change, estimate
         estimate = replace(estimate, noise_std=noise)
         value = problem.objective(estimate, path, end)
         totals.append(float(value + (problem.nodes.counts * estimate.noise_std.log()).sum()))
@@ -164,20 +163,31 @@ def levenberg_marquardt(
         stagnant = problem.noise.dof is None and _stagnates(totals, tolerance)
         if (converged and settled) or iterations >= max_iterations or stagnant:
             break
-        accepted = None
-        while accepted is None and damping < 1e8:
-            accepted = _try_step(point, estimate, end, damping, value)
-            damping = damping * 10.0 if accepted is None else max(damping / 10.0, 1e-9)
-        if accepted is None:
+        reached = None
+        while reached is None and damping < 1e8:
+            reached = _try_step(problem, point.linear, estimate, end, damping, value)
+            if reached is not None:
+                # Two linearisations at a time are one too many: they are as large as the data.
+                # Where the new one fails, the old one is found again.
+                del point
+                try:
+                    arrived = problem.reweighted(reached[0], reached[1])
+                    point = Point.at(arrived, *reached[:3])
+                except FloatingPointError:  # a fall of the objective, but nothing to linearise
+                    point, reached = Point.at(problem, anchor, path, end), None
+            damping = damping * 10.0 if reached is None else max(damping / 10.0, 1e-9)
+        if reached is None:
             converged = True
             if settled:
                 break
             damping = 1e-4
             iterations += 1
+            problem = problem.reweighted(estimate, path)
             point = Point.at(problem, estimate, path, end)
             continue
-        fall = float(value - accepted[3])
-        estimate, path, end, value, point = accepted
+        fall = float(value - reached[3])
+        estimate, path, end, value = reached
+        problem = point.problem
         iterations += 1
         converged = fall < tolerance * max(1.0, 0.01 * float(degrees.sum()))
         if on_step is not None:
@@ -186,8 +196,8 @@ def levenberg_marquardt(
         estimate,
         problem.nodes,
         path,
-        precision,
-        chain,
+        point.precision,
+        point.reduced.chain(),
         squares,
         degrees,
         float(value),
@@ -206,6 +216,12 @@ def _stagnates(totals: list[float], tolerance: float) -> bool:
     return min(totals[:-STAGNATION]) - min(totals[-STAGNATION:]) < STAGNATION * tolerance
 
 
+def _place(problem: Problem, node: int) -> tuple[int, float]:
+    """Trajectory and scaled time of a node."""
+    trajectory = bisect_right(problem.nodes.first, node) - 1
+    return trajectory, float(problem.nodes.times[node])
+
+
 def _check_finite(problem: Problem, path: Tensor, value: Tensor) -> None:
     """Say where the first path breaks down.
 
@@ -214,11 +230,11 @@ def _check_finite(problem: Problem, path: Tensor, value: Tensor) -> None:
     """
     if bool(torch.isfinite(value)):
         return
-    broken = ~path.isfinite().all(-1)
-    window = int(broken.any(1).long().argmax())
-    trajectory = int((problem.windows.chain == window).any(1).long().argmax())
-    slot = int(broken[window].long().argmax())
-    time = float(problem.nodes.times[problem.windows.nodes[window, slot]])
+    windows, broken = problem.windows, ~path.isfinite().all(-1)
+    seen = broken & (windows.nodes < problem.nodes.first[-1])
+    places = windows.nodes[seen] if bool(seen.any()) else windows.start[broken.any(1)]
+    places = problem.ranks.gather(places[:1])
+    trajectory, time = _place(problem, int(places[0]) if len(places) else 0)
     raise FloatingPointError(
         f"the path of trajectory {trajectory} is not finite from scaled time {time:.4g} on; "
         "fit with a shorter solver step, GaussNewton(step=...), or check this trajectory for "
@@ -227,31 +243,36 @@ def _check_finite(problem: Problem, path: Tensor, value: Tensor) -> None:
 
 
 def _try_step(
-    point: Point, estimate: Estimate, end: Tensor, damping: float, most: Tensor
-) -> tuple[Estimate, Tensor, Tensor, Tensor, Point] | None:
+    problem: Problem,
+    linear: Linearization,
+    estimate: Estimate,
+    end: Tensor,
+    damping: float,
+    most: Tensor,
+) -> tuple[Estimate, Tensor, Tensor, Tensor] | None:
     """One damped step and where it leads; None when the numbers fail there or it is no descent."""
-    problem, linear = point.problem, point.linear
     try:
-        chain = problem.eliminate(linear, estimate, end, damping)
-        precision, gradient = problem.normal_equations(linear, estimate, chain)
-        step = solve_damped(precision, gradient, problem.field.prior_precision(), damping)
+        reduced = Reduction.of(problem, linear, estimate, end, damping)
+        precision, gradient = reduced.normal_equations
+        prior = problem.field.prior_precision().double()
+        step = problem.ranks.broadcast(solve_damped(precision, gradient, prior, damping))
     except torch.linalg.LinAlgError:  # more damping makes the systems well conditioned
         return None
-    mean, slope, _ = chain.smooth(problem.windows)
-    moved = mean + (slope @ step)
-    found = replace(estimate, theta=estimate.theta + step, start=estimate.start + moved)
+    moved = reduced.moved(step)
+    found = replace(
+        estimate,
+        theta=estimate.theta + step.to(estimate.theta),
+        start=estimate.start + moved.to(estimate.start),
+    )
     reached = (found, *problem.evaluate(found))
     rest = problem.beyond(linear, step, moved, end, reached[2])
     price = 0.5 * ((rest / estimate.defect_std) ** 2).sum() if bool(rest.any()) else rest.sum()
+    price = problem.ranks.sum(price)
     if price.isfinite() and not price <= DEAR * (most - reached[3]):
-        found = replace(found, start=found.start + problem.closing(linear, estimate, rest, damping))
+        closing = problem.closing(linear, estimate, rest, damping).to(found.start)
+        found = replace(found, start=found.start + closing)
         reached = min(reached, (found, *problem.evaluate(found)), key=_height)
-    if not reached[3] <= most:
-        return None
-    try:
-        return *reached, Point.at(problem, *reached[:3])
-    except FloatingPointError:  # a fall of the objective where nothing can be linearised
-        return None
+    return reached if reached[3] <= most else None
 
 
 def _height(reached: tuple[Estimate, Tensor, Tensor, Tensor]) -> float:

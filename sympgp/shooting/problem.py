@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sympgp.distributed import ALONE, Ranks
 from sympgp.fields import FixedField, HamiltonianField
 from sympgp.noise import ScaledNoise
 from sympgp.shooting.elimination import Chain, eliminate
 from sympgp.shooting.layout import Nodes, Windows
-from sympgp.shooting.sensitivities import INITIAL_VARIANCE, Linearization, nominal_path
+from sympgp.shooting.linearization import Linearization, linearize
+from sympgp.shooting.sensitivities import INITIAL_VARIANCE, nominal_path
+
+GROUP_ELEMENTS = 2**21
+"""Numbers of one wide block of the window states that are eliminated at a time (16 MB)."""
+
+
+@runtime_checkable
+class Eliminated(Protocol):
+    """What is left for theta, (P, P) and (P,), once the states are eliminated."""
+
+    @property
+    def shared(self) -> Tensor:
+        """Its Hessian without its prior."""
+
+    @property
+    def gradient(self) -> Tensor:
+        """Its gradient."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +62,18 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Problem:
-    """Observations, windows, field family, noise family and solver step of one search."""
+    """Observations, windows, field family, noise family and solver step of one search.
+
+    Several ranks have windows of different trajectories each. What is said of theta and of the
+    noise is then summed over them: objectives, linearisations' sums, normal equations.
+    """
 
     nodes: Nodes
     windows: Windows
     field: HamiltonianField | FixedField
     noise: ScaledNoise
     step: float
+    ranks: Ranks = ALONE
 
     def reweighted(self, estimate: Estimate, path: Tensor) -> Problem:
         """Weigh the residuals of this path as the law of the noise asks."""
@@ -61,9 +86,7 @@ class Problem:
 
     def following(self) -> tuple[Tensor, Tensor]:
         """Windows that have a next one, and the next ones."""
-        here, ahead = self.windows.chain[:, :-1], self.windows.chain[:, 1:]
-        has = ahead >= 0
-        return here[has], ahead[has]
+        return self.windows.following
 
     def evaluate(self, estimate: Estimate) -> tuple[Tensor, Tensor, Tensor]:
         """Path, end states and objective (a scalar tensor)."""
@@ -75,43 +98,82 @@ class Problem:
         """Negative log joint density at fixed noise, up to a constant."""
         node = self.windows.nodes
         residual = path - self.nodes.values[node]
-        value = 0.5 * (self.nodes.weights[node] * estimate.precision * residual**2).sum()
-        value = value + 0.5 * (self.field.prior_precision() * estimate.theta**2).sum()
-        first = estimate.start[self.windows.chain[:, 0]]
+        squares = (self.nodes.weights[node] * residual**2).sum((0, 1), dtype=torch.float64)
+        value = 0.5 * (squares * estimate.precision).sum()
+        first = estimate.start[self.windows.chain[:, 0]].double()
         value = value + 0.5 * (first**2).sum() / INITIAL_VARIANCE
         here, ahead = self.following()
         if len(here):
-            jump = (end[here] - estimate.start[ahead]) / estimate.defect_std
+            jump = (end[here] - estimate.start[ahead]).double() / estimate.defect_std
             value = value + 0.5 * (jump**2).sum()
-        return value
+        theta = estimate.theta.double()
+        prior = 0.5 * (self.field.prior_precision() * theta**2).sum()
+        # Whatever is not a share enters once, so that all ranks have the same bits.
+        return self.ranks.sum(value + prior if self.ranks.first else value)
+
+    def linearize(
+        self, theta: Float[Tensor, " params"], path: Float[Tensor, "windows slots dim"]
+    ) -> Linearization:
+        """About a path, with the sums over all ranks' windows."""
+        found = linearize(self.field, theta, path, self.nodes, self.windows, self.step)
+        return replace(found, shared=self.ranks.sum(found.shared))
 
     def eliminate(
+        self, linear: Linearization, estimate: Estimate, end: Tensor, damping: float = 0.0
+    ) -> Chain:
+        """Eliminate the window states at this noise, with Marquardt damping of their blocks."""
+        found = [chain for *_, chain in self.chains(linear, estimate, end, damping)]
+        return Chain.joined(found)
+
+    def chains(
         self,
         linear: Linearization,
         estimate: Estimate,
-        end: Tensor,
+        end: Float[Tensor, "windows dim"],
         damping: float = 0.0,
-    ) -> Chain:
-        """Eliminate the window states at this noise, with Marquardt damping of their blocks."""
-        dim = end.shape[-1]
-        local = torch.einsum("c,cwde->wde", estimate.precision, linear.local)
-        hessian = _damped(local[..., :dim], damping)
-        jump = torch.zeros_like(end)
-        here, ahead = self.following()
-        jump[here] = end[here] - estimate.start[ahead]
-        variance = torch.full_like(estimate.noise_std, estimate.defect_std**2)
-        first = estimate.start[self.windows.chain[:, 0]]
-        return eliminate(
-            self.windows,
-            hessian,
-            local[..., dim:-1],
-            local[..., -1],
-            linear.end,
-            jump,
-            variance,
-            -first,
-            INITIAL_VARIANCE,
-        )
+        step: Float[Tensor, " params"] | None = None,
+        totals: bool = True,
+    ) -> Iterator[tuple[slice, Windows, Chain]]:
+        """The same for so many trajectories at a time that their blocks need little memory.
+
+        Each time which windows they have, these as windows of their own, and their chain.
+
+        Args:
+            linear: about ``estimate``.
+            estimate: where.
+            end: of the windows' paths.
+            damping: of the states' blocks.
+            step: of theta, if it is known already: the states are then those after it, and nothing
+                is as wide as theta.
+            totals: whether what is left of theta is wanted.
+        """
+        dim, width = end.shape[-1], linear.end.shape[-1]
+        precision = estimate.precision.double()
+        variance = torch.full_like(precision, estimate.defect_std**2)
+        most = max(1, GROUP_ELEMENTS // (dim * width))
+        for part, windows in self.windows.groups(most):
+            local = torch.einsum("c,cwde->wde", precision, linear.local[:, part])
+            start, ends = estimate.start[part].double(), linear.end[part]
+            border, gradient = local[..., dim:-1], local[..., -1]
+            jump = torch.zeros_like(start)
+            here, ahead = windows.following
+            jump[here] = end[part][here].double() - start[ahead]
+            if step is not None:
+                gradient, jump = gradient + border @ step, jump + ends[..., dim:] @ step
+                border, ends = border[..., :0], ends[..., :dim]
+            chain = eliminate(
+                windows,
+                _damped(local[..., :dim], damping),
+                border,
+                gradient,
+                ends,
+                jump,
+                variance,
+                -start[windows.chain[:, 0]],
+                INITIAL_VARIANCE,
+                totals,
+            )
+            yield part, windows, chain
 
     def beyond(
         self, linear: Linearization, step: Tensor, moved: Tensor, end: Tensor, new_end: Tensor
@@ -126,9 +188,11 @@ class Problem:
             new_end: (W, D) after it.
         """
         here, _ = self.following()
-        both = torch.cat([moved[here], step.expand(len(here), -1)], -1).unsqueeze(-1)
-        rest = torch.zeros_like(end)
-        rest[here] = new_end[here] - end[here] - (linear.end[here] @ both).squeeze(-1)
+        dim = end.shape[-1]
+        pushed = (linear.end[..., :dim] @ moved.to(linear.end).unsqueeze(-1)).squeeze(-1)
+        pushed = pushed + linear.end[..., dim:] @ step
+        rest = torch.zeros_like(pushed)
+        rest[here] = (new_end - end - pushed)[here]
         return rest
 
     def closing(
@@ -148,7 +212,8 @@ class Problem:
             damping: of the step.
         """
         dim, none = jump.shape[-1], torch.zeros_like(jump)
-        local = torch.einsum("c,cwde->wde", estimate.precision, linear.local[..., :dim])
+        precision = estimate.precision.double()
+        local = torch.einsum("c,cwde->wde", precision, linear.local[..., :dim])
         chain = eliminate(
             self.windows,
             _damped(local, damping),
@@ -156,18 +221,18 @@ class Problem:
             none,
             linear.end[..., :dim],
             jump,
-            torch.full_like(estimate.noise_std, estimate.defect_std**2),
+            torch.full_like(precision, estimate.defect_std**2),
             none[self.windows.chain[:, 0]],
             INITIAL_VARIANCE,
         )
         return chain.smooth(self.windows)[0]
 
     def normal_equations(
-        self, linear: Linearization, estimate: Estimate, chain: Chain
+        self, linear: Linearization, estimate: Estimate, chain: Eliminated
     ) -> tuple[Tensor, Tensor]:
         """Precision (P, P) of theta and gradient (P,) of the objective, states eliminated."""
-        shared = torch.einsum("c,cij->ij", estimate.precision, linear.shared)
-        prior = self.field.prior_precision()
+        shared = torch.einsum("c,cij->ij", estimate.precision.double(), linear.shared)
+        prior = self.field.prior_precision().double()
         precision = shared[:-1, :-1] + chain.shared + torch.diag(prior)
         gradient = shared[:-1, -1] + chain.gradient + prior * estimate.theta
         return precision, gradient

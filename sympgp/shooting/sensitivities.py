@@ -14,18 +14,30 @@ sensitivities of the whole path.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sympgp.fields import BoundField, FixedField, HamiltonianField, as_points
+from sympgp.fields import (
+    BoundField,
+    FieldDerivatives,
+    FixedField,
+    HamiltonianField,
+    as_points,
+    gathered_response,
+    local_derivatives,
+)
 from sympgp.shooting.layout import Nodes, Windows
 
 CHUNK_ELEMENTS = 8_000_000
-"""Numbers of one sensitivity block held at a time (64 MB in float64)."""
+"""Numbers of the sensitivities, or of a path's features, that are held at a time (64 MB in
+float64) where each operation has its price."""
+CACHED_ELEMENTS = 2**21
+"""The same on a CPU (16 MB): few enough to stay in its cache, many enough for its full speed."""
+SMALLEST = 64
+"""Windows that a path is followed in together, however wide they are."""
 INITIAL_VARIANCE = 25.0
 """Prior variance of each trajectory's (or frozen window's) first state, in scaled units."""
 
@@ -65,7 +77,7 @@ NO_DRIVE = (None, None, None)
 
 
 def _rk4(
-    field: BoundField,
+    field: Callable[[float, Tensor], Tensor],
     z: Tensor,
     h: Tensor,
     u: tuple[Tensor | None, Tensor | None, Tensor | None] = NO_DRIVE,
@@ -92,16 +104,30 @@ def nominal_path(
     step: float,
 ) -> tuple[Float[Tensor, "*draws windows slots dim"], Float[Tensor, "*draws windows dim"]]:
     """Integrate every window: the states at its nodes and at its end (the next one's start)."""
-    dt = nodes.dt[windows.nodes]
+    index, width = windows.nodes, field.theta.shape[-1] * max(1, z0.shape[:-2].numel())
+    most = CACHED_ELEMENTS if z0.device.type == "cpu" else CHUNK_ELEMENTS
+    size = max(SMALLEST, most // (8 * max(1, width)))
+    parts = zip(z0.split(size, -2), index.split(size), strict=True)
+    found = [_path(field, start, nodes, own, step) for start, own in parts]
+    if len(found) == 1:
+        return found[0]
+    return torch.cat([path for path, _ in found], -3), torch.cat([end for _, end in found], -2)
+
+
+def _path(
+    field: BoundField, z: Tensor, nodes: Nodes, index: Tensor, step: float
+) -> tuple[Tensor, Tensor]:
+    """States at the nodes ``index`` (W, L) of some windows, and at their ends."""
+    dt = nodes.dt[index]
     counts = substeps(dt, step)
     sizes = dt / counts.clamp(min=1)
     most = counts.max(0).values.tolist()
     uniform = (counts == counts[:1]).all(0).tolist()
-    z, states = z0, []
+    states = []
     for slot, num in enumerate(most):
         states.append(z)
         h = sizes[:, slot, None]
-        drive = Drive.over(nodes, windows.nodes[:, slot])
+        drive = Drive.over(nodes, index[:, slot])
         for sub in range(num):
             active = h if uniform[slot] else torch.where(counts[:, slot, None] > sub, h, 0.0)
             u = NO_DRIVE if drive is None else drive.during(sub, counts[:, slot])
@@ -158,25 +184,77 @@ def freeze(
 
     Inputs are those of each interval, where there are any.
     """
+    return _freeze(field, theta, z, dt, step, drive)[0]
+
+
+def interval_derivatives(
+    field: HamiltonianField | FixedField,
+    theta: Float[Tensor, " params"],
+    z: Float[Tensor, "batch dim"],
+    dt: Float[Tensor, " batch"],
+    step: float,
+    drive: Drive | None = None,
+) -> tuple[Float[Tensor, "batch dim dim"], Float[Tensor, "batch dim params"]]:
+    """Derivatives of the RK4 map of each interval by its start and by the parameters.
+
+    The latter, which are many, are in the type that the field is computed in.
+    """
+    frozen, known = _freeze(field, theta, z, dt, step, drive)
+    own = [part.to(field.dtype) for part in (frozen.stages, frozen.weights, theta)]
+    if known:
+        response = gathered_response(field, known, *own)
+    else:
+        response = field.weighted_parameter_jacobian(*own)
+    return frozen.transition, response
+
+
+def _freeze(
+    field: HamiltonianField | FixedField,
+    theta: Tensor,
+    z: Tensor,
+    dt: Tensor,
+    step: float,
+    drive: Drive | None,
+) -> tuple[FrozenPath, list[FieldDerivatives]]:
+    """Frozen intervals; and the field at each stage, where its derivatives were shared."""
     bound = field.bind(theta)
     counts = substeps(dt, step)
     h = (dt / counts.clamp(min=1)).unsqueeze(-1)
     num = max(1, int(counts.max()))
+    known: list[FieldDerivatives] = []
+
+    def rate(t: float, point: Tensor) -> Tensor:
+        if not bound.family.basis.shares:
+            return bound(t, point)
+        known.append(local_derivatives(bound, point))
+        return known[-1].rate
+
     stages: list[Tensor] = []
     sizes: list[Tensor] = []
     for sub in range(num):
         active = torch.where(counts.unsqueeze(-1) > sub, h, 0.0)
         u = NO_DRIVE if drive is None else drive.during(sub, counts)
-        z, inner = _rk4(bound, z, active, u)
+        z, inner = _rk4(rate, z, active, u)
         stages.extend(inner)
         sizes.append(active.unsqueeze(-1))
     states = torch.stack(stages, 1)
     batch, dim = z.shape
-    jacobians = field.jacobian(states.flatten(0, 1), theta).reshape(batch, -1, dim, dim)
-    identity = torch.eye(dim, dtype=z.dtype, device=z.device)
+    if known:
+        jacobians = torch.stack([one.jacobian for one in known], 1)
+    else:
+        jacobians = field.jacobian(states.flatten(0, 1), theta).reshape(batch, -1, dim, dim)
+    return FrozenPath(states, *_rk4_derivatives(jacobians, sizes)), known
+
+
+def _rk4_derivatives(
+    jacobians: Float[Tensor, "batch stages dim dim"], sizes: list[Tensor]
+) -> tuple[Float[Tensor, "batch dim dim"], Float[Tensor, "batch dim stages dim"]]:
+    """``A_i`` and ``W_is`` of steps of these sizes (B, 1, 1), from the Jacobians at the stages."""
+    batch, _, dim, _ = jacobians.shape
+    identity = torch.eye(dim, dtype=jacobians.dtype, device=jacobians.device)
     transition = identity.expand(batch, dim, dim)
     weights: list[Tensor] = []
-    for sub in reversed(range(num)):
+    for sub in reversed(range(len(sizes))):
         size = sizes[sub]
         a1, a2, a3, a4 = jacobians[:, 4 * sub : 4 * sub + 4].unbind(1)
         x3 = 2.0 * identity + size * a4
@@ -185,7 +263,7 @@ def freeze(
         later = transition * (size / 6.0)
         weights[:0] = [later @ x1, later @ x2, later @ x3, later]
         transition = transition + later @ (x1 @ a1 + x2 @ a2 + x3 @ a3 + a4)
-    return FrozenPath(states, transition, torch.stack(weights, 2))
+    return transition, torch.stack(weights, 2)
 
 
 def chain_sensitivities(
@@ -205,72 +283,3 @@ def chain_sensitivities(
         else:
             current = torch.baddbmm(response[:, slot], transition[:, slot], current)
     return torch.stack(states, 1), current
-
-
-@dataclass(frozen=True)
-class Linearization:
-    """Gram matrices of the linearised residuals, channel by channel and not yet weighted.
-
-    The rows are ``[dz_0 (D), dtheta (P), residual (1)]`` with residual = prediction - data.
-
-    Attributes:
-        shared: (D, P + 1, P + 1) sums over all windows of the ``[theta, residual]`` part.
-        local: (D, W, D, D + P + 1) the window's start against everything.
-        end: (W, D, D + P) derivative of each window's end state.
-    """
-
-    shared: Float[Tensor, "dim cols cols"]
-    local: Float[Tensor, "dim windows dim all"]
-    end: Float[Tensor, "windows dim rest"]
-
-
-def linearize(
-    field: HamiltonianField | FixedField,
-    theta: Float[Tensor, " params"],
-    path: Float[Tensor, "windows slots dim"],
-    nodes: Nodes,
-    windows: Windows,
-    step: float,
-) -> Linearization:
-    """Gram matrices of all observations about the nominal path, in blocks of bounded memory."""
-    num_windows, num_slots, dim = path.shape
-    params = field.num_parameters
-    width = dim + params + 1
-    shared = path.new_zeros(dim, params + 1, params + 1)
-    local = path.new_zeros(dim, num_windows, dim, width)
-    end = path.new_zeros(num_windows, dim, dim + params)
-    stages = 4 * max(1, int(substeps(nodes.dt.max(), step)))
-    room = max(1, CHUNK_ELEMENTS // (dim * width * stages))
-    rows = max(1, min(num_windows, room // num_slots))
-    slots = max(1, min(num_slots, room // rows))
-    for top in range(0, num_windows, rows):
-        part = slice(top, min(top + rows, num_windows))
-        count = part.stop - part.start
-        identity = torch.eye(dim, dtype=path.dtype, device=path.device)
-        moved, current = identity.expand(count, dim, dim), path.new_zeros(count, dim, params)
-        for left in range(0, num_slots, slots):
-            block = windows.nodes[part, left : left + slots]
-            z = path[part, left : left + slots]
-            index = block.reshape(-1)
-            drive = Drive.over(nodes, index)
-            frozen = freeze(field, theta, z.reshape(-1, dim), nodes.dt[index], step, drive)
-            response = field.weighted_parameter_jacobian(frozen.stages, frozen.weights, theta)
-            shape = (count, block.shape[1], dim)
-            transition = frozen.transition.reshape(*shape, dim)
-            state, moved = chain_sensitivities(transition, None, moved)
-            before, current = chain_sensitivities(transition, response.reshape(*shape, -1), current)
-            residual = (z - nodes.values[block]).unsqueeze(-1)
-            full = torch.cat([state, before, residual], -1)
-            add_gram(full * nodes.weights[block].sqrt().unsqueeze(-1), shared, local[:, part])
-        end[part] = torch.cat([moved, current], -1)
-    return Linearization(shared, local, end)
-
-
-def add_gram(rows: Tensor, shared: Tensor, local: Tensor) -> None:
-    """Add the Gram matrices of rows (W, L, D, D + P + 1) to both sums, channel by channel."""
-    dim = rows.shape[2]
-    for channel in range(dim):
-        part = rows[:, :, channel]
-        wide = part[..., dim:].reshape(-1, shared.shape[-1])
-        shared[channel].addmm_(wide.mT, wide)
-        local[channel] += part[..., :dim].mT @ part
