@@ -40,13 +40,13 @@ class Schedule:
 
     Attributes:
         num_steps: at most.
-        num_draws: draws of functions a step.
+        draws_a_step: draws of functions.
         learning_rate: rate of the mean, and longest step, in standard deviations.
         batch_size: windows a step; all when None.
     """
 
     num_steps: int
-    num_draws: int
+    draws_a_step: int
     learning_rate: float
     batch_size: int | None = None
 
@@ -116,6 +116,8 @@ class Ascent:
         rate = torch.where(known, start.noise_rate, shape * start.noise_std**2)
         q = start.having({"noise_shape": shape, "noise_rate": rate})
         generator = torch.Generator().manual_seed(seed)
+        size = min(schedule.batch_size or math.inf, density.windows.num_windows)
+        density = density.for_steps(schedule.num_steps, schedule.draws_a_step, int(size))
         return cls(q, density, schedule, generator, counts)
 
     @property
@@ -133,28 +135,32 @@ class Ascent:
         values = {name: torch.zeros_like(value) for name, value in self.q.trained.items()}
         momentum = {name: value.clone() for name, value in values.items()}
         total = {name: value.clone() for name, value in values.items()}
-        bounds = []
+        found = []
         for k in range(size):
             bound, direction = self._gradient(values, k % NOISE_EVERY == 0)
             for name, push in direction.items():
                 momentum[name].mul_(MOMENTUM).add_(push, alpha=1.0 - MOMENTUM)
                 values[name] = values[name] + momentum[name] / (1.0 - MOMENTUM ** (k + 1))
                 total[name] += values[name]
-            if bound is not None:
-                bounds.append(bound)
+            found.append(bound)
         self.steps += size
-        if not bounds:
+        # Nothing is read back from an accelerator before the block's end.
+        known = self.density.ranks.broadcast(torch.stack(found))
+        bounds, counts = known.to("cpu", torch.float64).unbind(1)
+        drawn = size * self.schedule.draws_a_step
+        self.drawn, self.lost = self.drawn + drawn, self.lost + drawn - int(counts.sum())
+        bounds = bounds[counts > 0]
+        if not len(bounds):
             raise FloatingPointError(
                 "every draw of the field diverged; fit with a shorter solver step, "
                 "StochasticVI(step=...), or with shorter windows"
             )
-        seen = torch.tensor(bounds, dtype=torch.float64)
-        error = float(seen.std()) / math.sqrt(len(bounds)) if len(bounds) > 1 else math.inf
-        self._look(float(seen.mean()), error)
+        error = float(bounds.std()) / math.sqrt(len(bounds)) if len(bounds) > 1 else math.inf
+        self._look(float(bounds.mean()), error)
         if self.cuts or self.done:
             values = {name: value / size for name, value in total.items()}
         self.q = self.q.having(values).whitened()
-        return float(seen.mean())
+        return float(bounds.mean())
 
     def _block_size(self) -> int:
         windows, batch = self.density.windows.num_windows, self.schedule.batch_size
@@ -178,30 +184,28 @@ class Ascent:
 
     def _gradient(
         self, values: dict[str, Tensor], look_at_noise: bool
-    ) -> tuple[float | None, dict[str, Tensor]]:
-        """The bound, and the clipped step; without a bound where every draw diverged."""
+    ) -> tuple[Float[Tensor, " two"], dict[str, Tensor]]:
+        """The bound with the number of draws left in it, and the clipped step; none without any."""
         leaves = {name: value.detach().requires_grad_(True) for name, value in values.items()}
-        q, num = self.q.having(leaves), self.schedule.num_draws
+        q, num = self.q.having(leaves), self.schedule.draws_a_step
         draws = q.sample(num, self.generator)
         noise = draws.noise_std.detach().requires_grad_(True)
         draws = draws._replace(noise_std=noise)
         terms = bound_of_draws(q.detached(), self.density, draws, self._batch())
         bound = torch.stack(list(terms.values())).sum(0)
         alive = bound.isfinite()
-        count = int(alive.sum())
-        self.lost, self.drawn = self.lost + num - count, self.drawn + num
-        if not count:
-            return None, {name: torch.zeros_like(value) for name, value in values.items()}
+        count = alive.sum()
         if look_at_noise:
             likelihood = torch.where(alive, terms["likelihood"], 0.0).sum()
             (pull,) = torch.autograd.grad(likelihood, noise, retain_graph=True)
-            self._move_noise(noise.detach()[alive], pull[alive])
-        mean = torch.where(alive, bound, 0.0).sum() / count
+            self._move_noise(noise.detach(), pull, alive)
+        mean = torch.where(alive, bound, 0.0).sum() / count.clamp(min=1)
         # Gains have no part where no window follows another.
         gradients = torch.autograd.grad(
             mean, list(leaves.values()), allow_unused=True, materialize_grads=True
         )
-        return float(mean.detach()), self._clipped(dict(zip(leaves, gradients, strict=True)))
+        known = torch.stack([mean.detach(), count.to(mean)])
+        return known, self._clipped(dict(zip(leaves, gradients, strict=True)), count == 0)
 
     def _batch(self) -> Int[Tensor, " chosen"] | None:
         windows, size = self.density.windows, self.schedule.batch_size
@@ -210,10 +214,10 @@ class Ascent:
         order = torch.randperm(windows.num_windows, generator=self.generator)[:size]
         return order.to(windows.start.device)
 
-    def _clipped(self, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Natural gradients at their rates, no longer than the learning rate."""
+    def _clipped(self, gradients: dict[str, Tensor], dead: Tensor) -> dict[str, Tensor]:
+        """Natural gradients at their rates, no longer than the learning rate; zeros if dead."""
         rate = self.schedule.learning_rate
-        noisy = min(SPREAD_SHARE, 4.0 * self.schedule.num_draws / len(self.q.active))
+        noisy = min(SPREAD_SHARE, 4.0 * self.schedule.draws_a_step / len(self.q.active))
         step = {}
         for name, gradient in gradients.items():
             if name == "turn":  # the Fisher information of a logarithm on the diagonal is two
@@ -222,20 +226,31 @@ class Ascent:
                 diagonal = gradient.diagonal(dim1=-2, dim2=-1)
                 gradient = gradient.tril() - 0.5 * torch.diag_embed(diagonal)
             step[name] = (rate if name in ON_MEAN else noisy * rate) * gradient
-        length = math.sqrt(sum(float((part**2).sum()) for part in step.values()))
-        share = CUT**self.cuts * min(1.0, rate / max(length, 1e-300))
-        return {name: share * part for name, part in step.items()}
+        # All on the device: a number would have to be waited for.
+        length = torch.stack([(part**2).sum() for part in step.values()]).sum().sqrt()
+        tiny = torch.finfo(length.dtype).tiny
+        share = CUT**self.cuts * (rate / length.clamp(min=tiny)).nan_to_num(1.0).clamp(max=1.0)
+        return {name: (share * part).masked_fill(dead, 0.0) for name, part in step.items()}
 
-    def _move_noise(self, noise_std: Tensor, pull: Tensor) -> None:
-        """Towards the inverse-gamma distribution that is optimal given all else."""
-        variance = noise_std**2
-        squares = (variance * (noise_std * pull + self.counts)).mean(0).clamp(min=0.0)
+    def _move_noise(self, noise_std: Tensor, pull: Tensor, alive: Tensor) -> None:
+        """Towards the inverse-gamma distribution that is optimal given all else, by these draws."""
+        each = noise_std**2 * (noise_std * pull + self.counts)
+        count, total = alive.sum(), each.masked_fill(~alive.unsqueeze(-1), 0.0).sum(0)
+        squares = (total / count.clamp(min=1)).clamp(min=0.0)
         wanted = noise_variance(self.density.noise, squares, self.counts)
         known = self.q.noise_shape.isinf()
         leap = (wanted / self.q.noise_std**2).log().clamp(-NOISE_LEAP, NOISE_LEAP)
-        factor = (NOISE_RATE * CUT**self.cuts * leap).exp()
+        factor = torch.where(count > 0, (NOISE_RATE * CUT**self.cuts * leap).exp(), 1.0)
         rate = torch.where(known, self.q.noise_rate, self.q.noise_rate * factor)
         self.q = self.q.having({"noise_rate": rate})
+
+    def follow_first(self) -> None:
+        """Begin where rank 0 does, since other machines round differently."""
+        ranks = self.density.ranks
+        if ranks.several:
+            names = Approximation.BASE + Approximation.NOISE
+            own = {name: getattr(self.q, name)[: None if ranks.first else 0] for name in names}
+            self.q = self.q.rebased({name: ranks.gather(value) for name, value in own.items()})
 
     def state(self) -> State:
         """All that a later process needs to go on."""
@@ -264,7 +279,7 @@ def noise_variance(
 ) -> Float[Tensor, " dim"]:
     """``(E RSS + 2 b) / (n + 2 a)`` by group of channels: rate over shape of the best q."""
     area = noise.unit**2
-    size = torch.bincount(noise.group, minlength=len(area))[noise.group]
+    size = (noise.group.unsqueeze(1) == noise.group).sum(1)
     total = size * noise.pooled(area * squares) + 2 * RATE * noise.pooled(area)
     return total / (size * noise.pooled(counts) + 2 * SHAPE) / area
 
@@ -293,8 +308,9 @@ def ascend(
     known = checkpoint.finished(name) or checkpoint.running(name)
     if known is not None:
         ascent.resume(known)
+    ascent.follow_first()
     while not ascent.done:
         report(ascent.block())
-        checkpoint.keep(name, ascent.state(), ascent.done)
+        density.ranks.agree(lambda: checkpoint.keep(name, ascent.state(), ascent.done))
     converged = ascent.cuts > CUTS
     return Ascended(ascent.q, ascent.steps, converged, ascent.rise, ascent.lost, ascent.drawn)

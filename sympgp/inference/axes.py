@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sympgp.cholesky import cholesky as factorised
+
 INFORMED = 0.01
 """Least share of an axis's precision that comes from the data: below, its standard deviation is
 within half a per cent of what it is without them."""
@@ -42,4 +44,4 @@ def cholesky(cov: Float[Tensor, "*batch dim dim"]) -> Float[Tensor, "*batch dim 
     size = cov.diagonal(dim1=-2, dim2=-1).amax(-1, keepdim=True)
     unit = JITTER * torch.finfo(cov.dtype).eps
     jitter = torch.diag_embed((unit * size).expand(cov.shape[:-1]))
-    return torch.linalg.cholesky(cov + jitter)
+    return factorised(cov + jitter, "the covariance of a window's state")

@@ -9,14 +9,22 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from sympgp.cholesky import cholesky
 from sympgp.energies import Hyperparameters, quasi_random_frequencies
 from sympgp.inference.base import Report
 from sympgp.inference.derivative_search import Found, first_noise, refine, search
 from sympgp.inference.evidence import unpack
 from sympgp.inference.feature_regression import FeatureRegression
-from sympgp.inference.pairs import Pairs, PreparedPairs, prepare_pairs
+from sympgp.inference.pairs import (
+    Pairs,
+    PreparedPairs,
+    check_state_noise,
+    prepare_pairs,
+    untold_noise,
+)
 from sympgp.inference.regression import NoiseFit, Regression, Solution
 from sympgp.inference.search import WORSE
+from sympgp.inference.state_noise import CLOSE, ROUNDS, located, moved_by
 from sympgp.models import HamiltonianModel
 from sympgp.posterior.component import Component
 from sympgp.posterior.derivative_posterior import DerivativePosterior
@@ -25,6 +33,8 @@ from sympgp.trajectories import StateDerivatives
 
 COMPONENTS = 4
 """Regressions in the mixture."""
+SEARCHES = 2
+"""How often hyperparameters are sought again where states have noise."""
 LINEARISATIONS = 2
 """How often the evidence of a field that is not linear is taken about a better solution."""
 SPARE_SHARE = 0.3
@@ -46,6 +56,11 @@ class DerivativeEngine(ABC):
     """
 
     num_components: int = COMPONENTS
+
+    @property
+    def takes_state_noise(self) -> bool:
+        """Whether states may have noise."""
+        return False
 
     def __post_init__(self) -> None:
         value = self.num_components
@@ -77,12 +92,14 @@ class DerivativeEngine(ABC):
             ValueError: model and data that do not fit together.
         """
         began = time.perf_counter()
+        check_state_noise(self, self.takes_state_noise, data)
         data = data.to(dtype=torch.float64)  # covariances of gradients need the digits
         prepared = prepare_pairs(model, data)
         model = model.in_units(prepared.scaling, prepared.pairs.z)
         regression = self.regression(model, prepared)
         report("hyperparameters", None)
         regression, found = self._found(regression, prepared)
+        prepared, regression, found, placed = self._placed(regression, prepared, found, report)
         count = self.num_components if found.priors else 1
         fitted = self._mixture(regression, prepared, found, count, seed, report)
         spare = [1.0 - part.solution.degrees / prepared.pairs.counts for part in fitted]
@@ -93,7 +110,7 @@ class DerivativeEngine(ABC):
             engine=type(self).__name__,
             seconds=time.perf_counter() - began,
             iterations=found.evaluations,
-            converged=found.converged and all(part.settled for part in fitted),
+            converged=found.converged and placed and all(part.settled for part in fitted),
             windows_joined=True,
             window_time=0.0,
             jump_gain=0.0,
@@ -124,6 +141,35 @@ class DerivativeEngine(ABC):
             found = search(regression, prepared, self.searched(pairs), last)
         return regression, found
 
+    def _placed(
+        self, regression: Regression, prepared: PreparedPairs, found: Found, report: Report
+    ) -> tuple[PreparedPairs, Regression, Found, bool]:
+        """With the states where they may have been, hyperparameters that suit, and whether settled.
+
+        Nothing is to be done where states are exact.
+        """
+        placed, std = True, prepared.state_std
+        if std is None:
+            return prepared, regression, found, placed
+        seen, priors = prepared.pairs, found.priors
+        for _ in range(SEARCHES):
+            report("places of the states", None)
+            hyper = unpack(priors, found.mean)
+            for _ in range(ROUNDS):
+                before = prepared.pairs
+                solution, noise_std, _ = refine(
+                    regression, before, prepared.noise, hyper, found.rho, found.noise_std
+                )
+                ahead = located(seen, before, solution.rates, solution.slope, noise_std, std)
+                prepared = replace(prepared, pairs=ahead)
+                found = replace(found, noise_std=noise_std, rho=solution.rho)
+                placed = moved_by(ahead, before, std) < CLOSE
+                if placed:
+                    break
+            regression = regression.about(solution)
+            found = search(regression, prepared, self.searched(prepared.pairs), found)
+        return prepared, regression, found, placed
+
     def _mixture(
         self,
         regression: Regression,
@@ -135,7 +181,7 @@ class DerivativeEngine(ABC):
     ) -> list[_Fitted]:
         """Fits about draws of the hyperparameters, each with features of its own."""
         pairs = prepared.pairs
-        root = torch.linalg.cholesky(found.covariance)
+        root = cholesky(found.covariance, "the covariance of the hyperparameters")
         points = _stratified(count, len(found.mean), seed).to(root)
         fitted = []
         for k in range(count):
@@ -167,6 +213,11 @@ class DerivativeRegression(DerivativeEngine):
         >>> DerivativeRegression(num_components=2)
         DerivativeRegression(num_components=2)
     """
+
+    @property
+    def takes_state_noise(self) -> bool:
+        """They may."""
+        return True
 
     def regression(self, model: HamiltonianModel, prepared: PreparedPairs) -> Regression:
         """The features of the model's energy."""
@@ -236,12 +287,13 @@ def _stratified(count: int, dim: int, seed: int) -> Tensor:
 def _notes(found: Found, spare: Tensor, data: StateDerivatives) -> tuple[str, ...]:
     """What a user should know of the search and the noise."""
     notes = [f"the {name} ended at the end of its range" for name in found.stuck]
+    notes += untold_noise(data, spare * data.observed.sum(0))
     for name, count, left in zip(
         data.names, data.observed.sum(0).tolist(), spare.tolist(), strict=True
     ):
         if not count:
             notes.append(f"no derivative of {name} was measured: it follows from the others alone")
-        elif left < SPARE_SHARE:
+        elif data.state_noise is None and left < SPARE_SHARE:
             notes.append(
                 f"the derivative of {name} has hardly more observations than the fit has freedom: "
                 "its noise, and with it the bands, may be far too small"

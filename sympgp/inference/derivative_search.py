@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.optimize import minimize
 from torch import Tensor
 
 from sympgp.energies import Hyperparameters, LogNormal
@@ -120,6 +119,8 @@ def search(
         pairs: those of them to use.
         last: where to begin; at the medians of the hyperpriors when None.
     """
+    from scipy.optimize import minimize
+
     law = NoiseParameters(prepared.noise)
     priors = regression.hyperpriors(prepared.scaling.spread)
     damping, held = regression.dissipation, regression.held_rho()
@@ -144,6 +145,10 @@ def search(
     least = 0.0 if damping.truncated else -FRICTION_REACH
     bounds += [(n - 9.0, n + 3.0) for n in ends]
     bounds += [(least * s, FRICTION_REACH * s) for s in scale.tolist()]
+    if not bounds:  # a formula with known noise
+        none = medians.new_zeros(0, 0)
+        known, rho = law.unpack(noise), friction if held is None else held
+        return Found(priors, medians, none, known, rho, 0, True, ())
     found = minimize(
         objective,
         np.clip(start.cpu().numpy().astype(float), *np.array(bounds).T),

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sympgp.cholesky import cholesky
 from sympgp.dissipation import LinearDissipation
 from sympgp.energies import Energy, Hyperparameters, LogNormal
 from sympgp.inference.derivative_fit import DerivativeEngine
@@ -176,7 +177,7 @@ def centred_log_density(
     what differentiating the Cholesky factorisation does.
     """
     with torch.no_grad():
-        factor = torch.linalg.cholesky(cov)
+        factor = cholesky(cov, "the covariance of the derivatives")
         alpha = torch.cholesky_solve(values.unsqueeze(-1), factor).squeeze(-1)
         logdet = 2.0 * factor.diagonal().log().sum()
         density = gaussian_log_density(values @ alpha, logdet, len(values))

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from sympgp.cholesky import cholesky
 from sympgp.energies.base import Basis
 from sympgp.fields import HamiltonianField
 from sympgp.inference.evidence import FrozenModel, linear_rate
@@ -143,7 +144,7 @@ class LinearModel:
         eye = torch.eye(num, dtype=gram.dtype, device=gram.device)
         prior = torch.block_diag(eye, own.mT @ own)
         gram = gram + prior
-        factor = torch.linalg.cholesky(gram[:-1, :-1])
+        factor = cholesky(gram[:-1, :-1], "the precision of the weights and states")
         solved = torch.linalg.solve_triangular(factor, gram[:-1, -1:], upper=False)
         return 0.5 * (solved**2).sum() - factor.diagonal().log().sum()
 

@@ -17,6 +17,8 @@ class MovingBasis(Basis):
     parameters, so there are no features, and its prior is not that of ``prior_variance``.
     """
 
+    reducible = False
+
     def __init__(self, energy: Energy, priors: dict[str, LogNormal]) -> None:
         self.energy, self.priors = energy, priors
         first = {name: prior.median for name, prior in priors.items()}

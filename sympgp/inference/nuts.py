@@ -174,7 +174,8 @@ class NUTS(InferenceEngine):
         """What a checkpoint belongs to."""
         start = None if isinstance(self.warm_start, Posterior) else self.warm_start
         settings = replace(self, num_samples=1, warm_start=start or GaussNewton(), checkpoint=None)
-        about = (model.dissipation, model.inputs, model.noise, energy_mark(model))
+        kind = str(model.dtype)
+        about = (model.dissipation, model.inputs, model.noise, energy_mark(model), kind)
         return fingerprint(data, settings, start is None, seed, about)
 
     def _first(
@@ -235,8 +236,8 @@ def _same_energy(warm: WarmStart, model: HamiltonianModel, first: Posterior) -> 
     energy = model.in_units(first.scaling, prepared.known_states).energy
     field, theta = warm.component.field, warm.solution.estimate.theta
     basis, w = field.basis, theta[: field.basis.num_weights]
-    own = energy.basis(warm.component.hyperparameters)
-    z = warm.solution.path[0]
+    own = field.with_basis(energy.basis(warm.component.hyperparameters)).basis
+    w, z = w.to(field.dtype), warm.solution.path[0].to(field.dtype)
     if own.num_weights != basis.num_weights or not torch.allclose(
         own.gradient_map(w)(z), basis.gradient_map(w)(z)
     ):

@@ -13,6 +13,9 @@ from sympgp.noise import SHAPE, Noise, ScaledNoise
 from sympgp.phase_space import CanonicalScaling
 from sympgp.trajectories import StateDerivatives
 
+FEW = 10.0
+"""Observations' worth of what is known of a level below which it is not trusted."""
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -22,11 +25,13 @@ class Pairs:
         z: (N, D) states.
         rates: (N, D), zero where missing.
         observed: (N, D) which rates were measured.
+        covariance: (N, D, D) of the rates' errors beside their own noise, known; None without any.
     """
 
     z: Float[Tensor, "points dim"]
     rates: Float[Tensor, "points dim"]
     observed: Bool[Tensor, "points dim"]
+    covariance: Float[Tensor, "points dim dim"] | None = None
 
     @property
     def values(self) -> Float[Tensor, " observations"]:
@@ -54,7 +59,9 @@ class Pairs:
             return self
         number = max(1, len(self.z) * most // total)
         index = torch.linspace(0, len(self.z) - 1, number).round().long().to(self.z.device)
-        return Pairs(self.z[index], self.rates[index], self.observed[index])
+        known = self.covariance
+        known = None if known is None else known[index]
+        return Pairs(self.z[index], self.rates[index], self.observed[index], known)
 
 
 @dataclass(frozen=True)
@@ -65,11 +72,13 @@ class PreparedPairs:
         scaling: between scaled and user units.
         pairs: the data.
         noise: law of the rates' noise, scaled.
+        state_std: (D,) of the states' noise, scaled; None where they are exact.
     """
 
     scaling: CanonicalScaling
     pairs: Pairs
     noise: ScaledNoise
+    state_std: Float[Tensor, " dim"] | None = None
 
 
 def prepare_pairs(model: HamiltonianModel, data: StateDerivatives) -> PreparedPairs:
@@ -88,8 +97,12 @@ def prepare_pairs(model: HamiltonianModel, data: StateDerivatives) -> PreparedPa
     scaling = CanonicalScaling.from_spread(center, spread, time_scale, zero)
     observed = data.observed
     rates = torch.where(observed, derivatives / scaling.velocity_scale, 0.0)
+    known = data.state_noise
     return PreparedPairs(
-        scaling, Pairs(scaling.to_scaled(states), rates, observed), rate_noise(model.noise, scaling)
+        scaling,
+        Pairs(scaling.to_scaled(states), rates, observed),
+        rate_noise(model.noise, scaling),
+        None if known is None or not bool((known > 0).any()) else known / scaling.scale,
     )
 
 
@@ -132,6 +145,35 @@ def check_pairs(model: HamiltonianModel, data: StateDerivatives) -> None:
     if not float(data.derivatives.nan_to_num().abs().max()) > 0.0:
         raise ValueError("data: all derivatives are zero, so there is nothing to learn from them")
     model.energy.check(data.states)
+
+
+def check_state_noise(engine: object, takes: bool, data: StateDerivatives) -> None:
+    """Refuse noise of the states where an engine takes them as exact.
+
+    Raises:
+        ValueError: it does.
+    """
+    if data.state_noise is not None and not takes:
+        raise ValueError(
+            f"inference: {type(engine).__name__}() takes states as exact; pairs with state_noise "
+            "need DerivativeRegression(), MAP(), DeepEnsemble() or Laplace()"
+        )
+
+
+def untold_noise(data: StateDerivatives, known: Float[Tensor, " dim"]) -> list[str]:
+    """What to worry about where states have noise.
+
+    Args:
+        data: the pairs.
+        known: (2n,) what is known of each level of the rates' noise, in observations.
+    """
+    if data.state_noise is None:
+        return []
+    return [
+        f"the noise of the derivative of {name} cannot be told from that of the states"
+        for name, few in zip(data.names, (known < FEW).tolist(), strict=True)
+        if few and bool((data.state_noise > 0).any())
+    ]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from sympgp.cholesky import cholesky
 from sympgp.energies.base import Hyperparameters
 from sympgp.fields import HamiltonianField
 from sympgp.inference.approximation import Approximation
@@ -128,7 +129,7 @@ class PriorStart:
             self._train(f"fitting, round {k + 1}", hyper)
         if not priors:  # nothing to draw: a formula
             count, jumps = 1, [self.search.defect_std]
-        root = torch.linalg.cholesky(found.covariance)
+        root = cholesky(found.covariance, "the covariance of the hyperparameters")
         points = _stratified(count, len(found.mean) + 1, self.seed).to(found.mean)
         ranks = points[:, -1].argsort().argsort().tolist()
         mixed = []
@@ -145,7 +146,7 @@ class PriorStart:
     def _find_mean(self) -> None:
         """Raise the bound in the mean alone, from the prior's, on short windows."""
         search, name = self.search, "the mean from the prior"
-        prior = search.field.prior_precision().rsqrt()
+        prior = search.field.prior_precision().double().rsqrt()
         known = self.checkpoint.finished(name)
         if known is None:
             q = self._prior_approximation(prior)
@@ -258,7 +259,7 @@ class PriorStart:
 
 def _prior_mean(field: HamiltonianField) -> Tensor:
     """Weights of zero, and dissipation where it acts: some kinds are at rest at zero."""
-    theta = torch.zeros_like(field.prior_precision())
+    theta = torch.zeros_like(field.prior_precision().double())
     if not field.dissipation.truncated:
         theta[field.num_weights :] = field.dissipation.start()
     return theta
@@ -281,7 +282,7 @@ def _trained_mean(
         for group in optimizer.param_groups:
             group["lr"] = 0.5 * MEAN_RATE * (1.0 + math.cos(math.pi * step / MEAN_STEPS))
         own = q.having({"shift": shift / SMALL, "state_shift": states})
-        draws = own.sample(schedule.num_draws, generator)
+        draws = own.sample(schedule.draws_a_step, generator)
         terms = bound_of_draws(own.detached(), density, draws)
         bound = torch.stack(list(terms.values())).sum(0)
         alive = bound.isfinite()

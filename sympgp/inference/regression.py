@@ -48,6 +48,14 @@ class Solution(ABC):
     squares: Float[Tensor, " dim"]
     degrees: Float[Tensor, " dim"]
 
+    def rates(self, z: Float[Tensor, "points dim"]) -> Float[Tensor, "points dim"]:
+        """The field at the mode, where states may have noise."""
+        raise NotImplementedError(f"{type(self).__name__} takes states as exact")
+
+    def slope(self, z: Float[Tensor, "points dim"]) -> Float[Tensor, "points dim dim"]:
+        """Its derivatives by the state, likewise."""
+        raise NotImplementedError(f"{type(self).__name__} takes states as exact")
+
     @abstractmethod
     def refined(self, noise_std: Float[Tensor, " dim"]) -> Solution:
         """One Gauss-Newton step from here under this noise."""

@@ -10,6 +10,7 @@ from os import PathLike
 
 import torch
 
+from sympgp.distributed import ALONE, Ranks
 from sympgp.inference.ascent import Ascended, Schedule
 from sympgp.inference.base import InferenceEngine, Report
 from sympgp.inference.checkpoint import Checkpoint, energy_mark, fingerprint
@@ -46,7 +47,7 @@ class StochasticVI(InferenceEngine):
         warm_start: engine whose mixture is trained further, each component with its own
             hyperparameters and jumps; None to begin at the prior.
         num_steps: steps at most, of each component.
-        num_draws: draws of functions a step.
+        draws_a_step: draws of functions.
         learning_rate: longest step in standard deviations; cut to a quarter where the bound no
             longer rises.
         window: length of the windows in user time, infinite for whole trajectories; those of the
@@ -74,9 +75,11 @@ class StochasticVI(InferenceEngine):
         'StochasticVI'
     """
 
+    shares = True
+
     warm_start: InferenceEngine | None = field(default_factory=GaussNewton)
     num_steps: int = 1000
-    num_draws: int = 2
+    draws_a_step: int = 2
     learning_rate: float = 0.1
     window: float | None = None
     batch_size: int | None = None
@@ -85,7 +88,7 @@ class StochasticVI(InferenceEngine):
     checkpoint: str | PathLike[str] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("num_steps", "num_draws", "batch_size", "num_components"):
+        for name in ("num_steps", "draws_a_step", "batch_size", "num_components"):
             value = getattr(self, name)
             if name in ("batch_size", "num_components") and value is None:
                 continue
@@ -111,16 +114,31 @@ class StochasticVI(InferenceEngine):
         self, model: HamiltonianModel, data: Trajectories, seed: int, report: Report
     ) -> Posterior:
         """Fit, see :class:`StochasticVI`."""
+        return self.run_shared(model, data, seed, report, ALONE)
+
+    def run_shared(
+        self,
+        model: HamiltonianModel,
+        data: Trajectories,
+        seed: int,
+        report: Report,
+        ranks: Ranks,
+    ) -> Posterior:
+        """Each rank follows its share of the windows; likelihoods and gradients are summed."""
         began = time.perf_counter()
-        checkpoint = Checkpoint(self.checkpoint, self._mark(model, data, seed))
+        mark = self._mark(model, data, seed)
+        checkpoint = ranks.agree(lambda: Checkpoint(self.checkpoint, mark, ranks.first))
+        ranks.check_same("checkpoint: expected the same file on every rank", checkpoint.progress())
         if self.warm_start is None:
             base, ground = self._from_prior(model, data, seed, report, checkpoint)
         else:
-            base, ground = self._from_engine(model, data, seed, report)
+            base, ground = self._from_engine(model, data, seed, report, ranks)
+        ground = replace(ground, ranks=ranks)
         window = None if self.window is None else self.window / float(base.scaling.time_scale)
         begin = [ground.gaussian(component, window) for component in base.components]
         if self.integrator is None:
             ground = ground.refined(begin[0])
+        ground = replace(ground, step=_of_first(ground.step, ranks))
         components: list[GaussianComponent] = []
         ends: list[Ascended] = []
         remarks: list[str] = []
@@ -148,11 +166,12 @@ class StochasticVI(InferenceEngine):
     def _mark(self, model: HamiltonianModel, data: Trajectories, seed: int) -> str:
         """What a checkpoint belongs to."""
         settings = replace(self, checkpoint=None)
-        about = (model.dissipation, model.inputs, model.noise, energy_mark(model))
+        kind = str(model.dtype)
+        about = (model.dissipation, model.inputs, model.noise, energy_mark(model), kind)
         return fingerprint(data, settings, seed, about)
 
     def _schedule(self) -> Schedule:
-        return Schedule(self.num_steps, self.num_draws, self.learning_rate, self.batch_size)
+        return Schedule(self.num_steps, self.draws_a_step, self.learning_rate, self.batch_size)
 
     def _method(self, scaling: CanonicalScaling) -> tuple[FixedStepIntegrator | None, float | None]:
         """Integrator (None for RK4) and scaled step, where they are given."""
@@ -163,7 +182,12 @@ class StochasticVI(InferenceEngine):
         return (None if isinstance(method, RK4) else method.with_step(step)), step
 
     def _from_engine(
-        self, model: HamiltonianModel, data: Trajectories, seed: int, report: Report
+        self,
+        model: HamiltonianModel,
+        data: Trajectories,
+        seed: int,
+        report: Report,
+        ranks: Ranks,
     ) -> tuple[Posterior, Ground]:
         """The posterior of the engine that goes first."""
         engine, method = self.warm_start, self.integrator
@@ -171,7 +195,7 @@ class StochasticVI(InferenceEngine):
             raise RuntimeError("there is no engine to start from")
         if isinstance(engine, GaussNewton) and isinstance(method, RK4) and method.step is not None:
             engine = engine.with_step(method.step)
-        base = engine.run(model, data, seed, report)
+        base = engine.run_shared(model, data, seed, report, ranks)
         scaling, known = base.scaling, base.diagnostics
         integrator, step = self._method(scaling)
         nodes = Nodes.from_data(data, scaling, base.interpolation)
@@ -222,6 +246,11 @@ class StochasticVI(InferenceEngine):
         base = Posterior(components, prepared.scaling, model.dissipation, data, diagnostics)
         integrator, _ = self._method(prepared.scaling)
         return base, Ground(search.nodes, prepared.noise, search.step, integrator, times)
+
+
+def _of_first(number: float, ranks: Ranks) -> float:
+    """The number that rank 0 has."""
+    return float(ranks.broadcast(torch.tensor(number, dtype=torch.float64, device=ranks.device)))
 
 
 def _notes(ends: Sequence[Ascended]) -> tuple[str, ...]:

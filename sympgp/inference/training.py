@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sympgp.distributed import ALONE, Ranks
 from sympgp.inference.approximation import Approximation
 from sympgp.inference.ascent import Ascended, Schedule, ascend
 from sympgp.inference.base import Report
@@ -16,6 +17,7 @@ from sympgp.inference.checkpoint import Checkpoint
 from sympgp.inference.elbo import bound_of_draws
 from sympgp.inference.gaussian import as_component
 from sympgp.inference.linearised import joined, linearised, node_states, window_means
+from sympgp.inference.solver_step import SOLVER_TOLERANCE
 from sympgp.integrators import FixedStepIntegrator
 from sympgp.noise import ScaledNoise
 from sympgp.posterior import Component, GaussianComponent
@@ -28,9 +30,8 @@ NEGLIGIBLE, LEAST = 0.03, 0.1
 to be as exactly linear as they are small; and the least jumps of windows that a user asked for."""
 CHECK_DRAWS, SURE = 400, 2.0
 """Draws of the bound before and after training, and standard errors that count as lower."""
-SOLVER_TOLERANCE, MOST_HALVINGS = 0.1, 3
-"""Largest solver error of a path, in units of its posterior deviation, and how often the step is
-halved to get there."""
+MOST_HALVINGS = 3
+"""How often the solver step is halved."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Ground:
         step: longest solver step.
         integrator: the method; RK4 when None.
         inflation: (D,) autocorrelation time of the residuals.
+        ranks: the processes that share the windows.
     """
 
     nodes: Nodes
@@ -50,6 +52,7 @@ class Ground:
     step: float
     integrator: FixedStepIntegrator | None
     inflation: Float[Tensor, " dim"]
+    ranks: Ranks = ALONE
 
     def windows(self, component: Component) -> Windows:
         """The shooting windows of a component."""
@@ -71,6 +74,7 @@ class Ground:
             self.step,
             self.integrator,
             self.inflation if bool((self.inflation > 1.0).any()) else None,
+            self.ranks,
         )
 
     def on_windows(

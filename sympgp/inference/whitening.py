@@ -25,6 +25,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from sympgp.cholesky import cholesky
 from sympgp.energies.base import Basis, Energy
 from sympgp.inference.evidence import HyperPosterior
 from sympgp.inference.linear_model import LinearModel
@@ -224,7 +225,7 @@ class Whitening:
         """Log hyperparameters, the weights that go with them, and their log volume."""
         if self.energy is None:
             raise RuntimeError("hyperparameters without an energy")
-        root = torch.linalg.cholesky(posterior.covariance)
+        root = cholesky(posterior.covariance, "the covariance of the hyperparameters")
         log_hyper = posterior.mean + hyper @ root.mT
         rows, volumes = [], []
         for log, own, xi in zip(log_hyper, s, white, strict=True):

@@ -14,7 +14,7 @@ from sympgp.energies import Hyperparameters
 from sympgp.fields import HamiltonianField
 from sympgp.inference.derivative_fit import STEP
 from sympgp.inference.networks.density import Density, PairDensity, WindowDensity
-from sympgp.inference.networks.descent import Unknowns
+from sympgp.inference.networks.descent import AHEAD, STILL_RISING, Unknowns
 from sympgp.inference.networks.linearisation import Point, residuals
 from sympgp.inference.networks.path_states import inflation_of, solver_error, window_states
 from sympgp.inference.networks.polish import affordable
@@ -119,6 +119,11 @@ def trained_bank(trained: Trained) -> Bank:
     lost, notes = int((~alive).sum()), list[str]()
     if lost:
         notes.append(f"{lost} of {len(alive)} networks diverged in training: left out")
+    if trained.rise > STILL_RISING:
+        notes.append(
+            f"{AHEAD} more steps of training would raise the density by some {trained.rise:.2g} "
+            "nats an observation: take a larger num_steps"
+        )
     kept, ends = own.rows(alive), trained.ends
     if ends is None:
         noise_std, used = corrected_noise(density, kept)
@@ -130,7 +135,7 @@ def trained_bank(trained: Trained) -> Bank:
         noise_std,
         kept.start,
         trained.steps,
-        converged=ends is None or ends.converged == len(alive),
+        converged=trained.rise <= STILL_RISING and (ends is None or ends.converged == len(alive)),
         notes=tuple(notes),
         used=used,
         spacing=trained.spacing,

@@ -7,6 +7,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
 from typing import NamedTuple
 
@@ -22,9 +23,10 @@ from sympgp.inference.checkpoint import Checkpoint
 from sympgp.inference.networks.bank import Bank, found_from_pairs, found_from_trajectories
 from sympgp.inference.networks.density import PairDensity
 from sympgp.inference.networks.descent import Descent, Perturbation, Schedule, Unknowns, descend
+from sympgp.inference.networks.placed import trained_at_places
 from sympgp.inference.networks.polish import FIRST, affordable, polished_rows
 from sympgp.inference.networks.trajectories import Growth, Trained, typical_size
-from sympgp.inference.pairs import PreparedPairs, prepare_pairs
+from sympgp.inference.pairs import PreparedPairs, check_state_noise, prepare_pairs, untold_noise
 from sympgp.inference.start import Prepared, prepare
 from sympgp.integrators import RK4, Integrator
 from sympgp.models import HamiltonianModel
@@ -111,6 +113,11 @@ class NetworkEngine(InferenceEngine):
         """Networks that are trained side by side."""
         return 1
 
+    @property
+    def takes_state_noise(self) -> bool:
+        """Whether the states of pairs may have noise."""
+        return False
+
     def perturbed(self, field: HamiltonianField) -> Perturbation | None:
         """What training looks at in place of the weights; these themselves when None."""
         return None
@@ -178,30 +185,56 @@ class NetworkEngine(InferenceEngine):
             ValueError: model and data that do not fit together.
         """
         began = time.perf_counter()
+        check_state_noise(self, self.takes_state_noise, data)
         prepared = prepare_pairs(model, data)
         own = model.in_units(prepared.scaling, prepared.pairs.z)
         context = self._context(model, own, prepared, data, seed, report)
         damping = own.dissipation.scaled(prepared.scaling)
-        field = HamiltonianField(own.energy.basis(context.hyperparameters), damping)
+        field = HamiltonianField(own.energy.basis(context.hyperparameters), damping).to(model.dtype)
         density = PairDensity(prepared.pairs, field, prepared.noise)
         size = typical_size(prepared.pairs)
         begin = Unknowns.at(self._beginning(field, seed), density.noise, size, None)
-        trained = self._trained(density, begin, context)
+        trained = self._trained(context, density, begin)
+        if prepared.state_std is not None:
+            train = partial(self._trained, context)
+            whole = self._schedule()
+            trained = trained_at_places(
+                trained, prepared.pairs, prepared.state_std, train, whole, report
+            )
         bank = self.infer(trained, context)
+        if trained.ends is not None:
+            known = density.counts - trained.ends.used
+            bank = replace(bank, notes=(*bank.notes, *untold_noise(data, known)))
         return found_from_pairs(
             type(self).__name__, bank, prepared, model, data, began, seed, context.hyperparameters
         )
 
-    def _trained(self, density: PairDensity, begin: Unknowns, context: Context) -> Trained:
-        """Adam, and Gauss-Newton steps where they are small and nothing is perturbed."""
-        perturbed, schedule = self.perturbed(density.field), self._schedule()
+    def _trained(
+        self,
+        context: Context,
+        density: PairDensity,
+        begin: Unknowns,
+        name: str = "training",
+        again: Schedule | None = None,
+    ) -> Trained:
+        """Adam, and Gauss-Newton steps where they are small and nothing is perturbed.
+
+        Where training goes on, ``again``, these steps alone will do.
+        """
+        perturbed, schedule = self.perturbed(density.field), again or self._schedule()
         exact = perturbed is None and affordable(density)
+        if exact and again is not None:
+            found, ends = polished_rows(
+                density, begin, name, LAST_STEPS, context.checkpoint, context.report
+            )
+            return Trained(density, found, ends.steps, ends=ends)
         if exact:
             schedule = replace(schedule, num_steps=max(1, round(FIRST * schedule.num_steps)))
         descent = Descent(density, begin, schedule, context.seed, perturbed)
-        found = descend(descent, "training", context.checkpoint, context.report).unknowns()
+        search = descend(descent, name, context.checkpoint, context.report)
+        found = search.unknowns()
         if not exact:
-            return Trained(density, found, schedule.num_steps)
+            return Trained(density, found, schedule.num_steps, rise=search.rise())
         found, ends = polished_rows(
             density, found, "last steps", LAST_STEPS, context.checkpoint, context.report
         )
@@ -219,7 +252,7 @@ class NetworkEngine(InferenceEngine):
             w = initial_weights(field.basis, 1, generator)[0]
             inputs = w.new_zeros(field.num_weights - len(w))
             rows.append(torch.cat([w, inputs, field.dissipation.start()]))
-        return torch.stack(rows)
+        return torch.stack(rows).double()  # what is searched for, whatever the field computes in
 
     def _context(
         self,
@@ -232,7 +265,7 @@ class NetworkEngine(InferenceEngine):
     ) -> Context:
         priors = scaled.energy.hyperpriors(prepared.scaling.spread)
         hyper = {name: prior.median for name, prior in priors.items()}
-        law = (given.dissipation, given.inputs, given.noise, given.interpolation)
+        law = (given.dissipation, given.inputs, given.noise, given.interpolation, str(given.dtype))
         about = (replace(self, checkpoint=None), seed, *law)
         mark = digest(data, about, scaled.energy.basis(hyper))
         checkpoint = Checkpoint(self.checkpoint, mark)
@@ -248,6 +281,7 @@ def digest(data: Trajectories | StateDerivatives, settings: Sequence[object], ba
     parts = [basis.prior_variance]
     if isinstance(data, StateDerivatives):
         parts += [data.states, data.derivatives]
+        parts += [] if data.state_noise is None else [data.state_noise]
     else:
         parts += [*data.times, *data.states, *(data.inputs or ())]
         parts += [known for known in (data.covariates, data.context) if known is not None]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sympgp.fields import HamiltonianField, as_points
 from sympgp.inference.pairs import Pairs
+from sympgp.inference.rate_noise import log_density_of_rates
 from sympgp.noise import ScaledNoise, log_density
 from sympgp.shooting.density import JointDensity
 from sympgp.shooting.priors import prior_terms
@@ -56,6 +57,9 @@ class Density(ABC):
 class PairDensity(Density):
     """``dz/ds ~ N(f(z; theta), sigma^2)`` at states that are taken as exact, with all priors.
 
+    Where states have noise, they are at places and rates have a covariance beside ``sigma^2``, see
+    :mod:`sympgp.inference.state_noise`.
+
     Attributes:
         pairs: scaled states and rates.
         field: the field at fixed hyperparameters.
@@ -88,11 +92,16 @@ class PairDensity(Density):
         """See :class:`Density`; there are no states to be found."""
         z, rates, observed = self.pairs.z, self.pairs.rates, self.pairs.observed
         z, share = as_points(z, self.inputs), 1.0
+        own = self.pairs.covariance
         if chosen is not None:
             z, rates, observed = z[chosen], rates[chosen], observed[chosen]
             share = len(chosen) / self.num_items
-        found = self.field.bind(theta)(0.0, z.expand(len(theta), *z.shape))
-        density = log_density(found - rates, noise_std.unsqueeze(1), self.noise.dof)
+            own = None if own is None else own[chosen]
+        rest = self.field.bind(theta)(0.0, z.expand(len(theta), *z.shape)) - rates
+        if own is None:
+            density = log_density(rest, noise_std.unsqueeze(1), self.noise.dof)
+        else:
+            density = log_density_of_rates(rest, noise_std, own, observed)
         known = {"likelihood": (density * observed).sum((1, 2)) / share}
         return known | prior_terms(self.field, self.noise, theta, noise_std)
 

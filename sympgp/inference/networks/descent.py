@@ -17,6 +17,11 @@ from sympgp.noise import ScaledNoise
 
 BLOCK = 50
 """Steps between two reports, and two looks for an interruption."""
+LATE, AHEAD, MOST_ITEMS = 2 / 3, 100, 10_000
+"""Share of the steps from which on it is seen how the density rises, steps at the first rate that
+this is carried forward by, and pairs at most that the density is taken of."""
+STILL_RISING = 0.05
+"""Nats an observation by which these steps may raise it: as much as noise that falls by 5%."""
 FIRST, SECOND, TINY = 0.9, 0.999, 1e-12
 """Averages of gradients and of their squares, and what keeps a ratio of them finite."""
 NOISE_RATE, STATE_RATE = 5.0, 5.0
@@ -111,6 +116,8 @@ class Descent:
         self.order = torch.zeros(0, dtype=torch.long)
         self.skipped = torch.zeros(len(begin.theta), dtype=torch.long, device=begin.theta.device)
         self.size = max(1.0, float(density.counts.sum()))
+        self.late: Tensor | None = None
+        self.mark = min(math.ceil(LATE * schedule.num_steps), schedule.num_steps - 1)
 
     @property
     def done(self) -> bool:
@@ -133,8 +140,10 @@ class Descent:
         """
         count = min(BLOCK, self.schedule.num_steps - self.steps)
         before = int(self.skipped.sum())
-        objective = math.nan
+        objective: Tensor | float = math.nan
         for _ in range(count):
+            if self.steps == self.mark:
+                self.late = self.log_density()
             objective = self._step()
         if int(self.skipped.sum()) - before == count * len(self.begin.theta):
             raise FloatingPointError(
@@ -142,16 +151,44 @@ class Descent:
                 f"{len(self.begin.theta)} networks: train with a lower learning_rate, shorter "
                 "windows or a shorter solver step, and look for gross outliers in the data"
             )
-        return objective
+        return float(objective)
 
     def log_density(self) -> Float[Tensor, " rows"]:
-        """The joint log density of all data where the rows stand."""
+        """The joint log density of all data, or of many, where the rows stand.
+
+        What is perturbed in training is so here, in the same way at every call.
+        """
+        total, chosen = self.density.num_items, None
+        if self.begin.start is None and total > MOST_ITEMS:
+            chosen = torch.linspace(0, total - 1, MOST_ITEMS).round().long()
+            chosen = chosen.to(self.values[0].device)
         with torch.no_grad():
             own = self.unknowns()
-            terms = self.density.terms(own.theta, own.noise_std(self.density.noise), own.start)
+            theta = own.theta
+            if self.perturbed is not None:
+                theta = self.perturbed(theta, torch.Generator().manual_seed(0))
+            noise_std = own.noise_std(self.density.noise)
+            terms = self.density.terms(theta, noise_std, own.start, chosen)
             return torch.stack(list(terms.values())).sum(0)
 
-    def _step(self) -> float:
+    def rise(self) -> float:
+        """Nats an observation that ``AHEAD`` more steps at the first rate would gain.
+
+        Of the row that gains most, in proportion to the rates of the steps since ``LATE``, which
+        go to zero.
+        """
+        if self.late is None:
+            return math.inf
+        travel = sum(self._fall(k) for k in range(self.mark, self.steps))
+        rise = (self.log_density() - self.late) / self.size * (AHEAD / travel)
+        return float(rise[rise.isfinite()].max()) if bool(rise.isfinite().any()) else 0.0
+
+    def _fall(self, step: int) -> float:
+        """The rate of a step over the first one's, along a cosine."""
+        return 0.5 * (1.0 + math.cos(math.pi * step / self.schedule.num_steps))
+
+    def _step(self) -> Tensor:
+        """One step; the mean of the objective over the rows that could take it, NaN without any."""
         leaves = [value.requires_grad_(True) for value in self.values]
         own = self.unknowns(leaves)
         theta = own.theta if self.perturbed is None else self.perturbed(own.theta, self.generator)
@@ -165,22 +202,18 @@ class Descent:
         for gradient in gradients:
             alive = alive & gradient.flatten(1).isfinite().all(1)
         self._move(list(gradients), alive)
-        return float(-value.detach()[alive].mean()) if bool(alive.any()) else math.nan
+        return -torch.where(alive, value.detach(), 0.0).sum() / alive.sum()
 
     def _move(self, gradients: list[Tensor], alive: Tensor) -> None:
         """One step of Adam, in the rows that can take it."""
+        fall = self._fall(self.steps)
         self.steps += 1
         self.skipped += ~alive
-        fall = 0.5 * (1.0 + math.cos(math.pi * (self.steps - 1) / self.schedule.num_steps))
         rate = fall * self.schedule.learning_rate / (1.0 - FIRST**self.steps)
-        whole = bool(alive.all())
         for k, (value, gradient) in enumerate(zip(self.values, gradients, strict=True)):
             own = rate * (1.0, NOISE_RATE, STATE_RATE)[k]
-            share: Tensor | float = 1.0
-            if not whole:
-                moved = alive.view(-1, *(1,) * (value.dim() - 1))
-                gradient = torch.where(moved, gradient, 0.0)
-                share = moved.to(value)
+            moved = alive.view(-1, *(1,) * (value.dim() - 1))
+            gradient, share = torch.where(moved, gradient, 0.0), moved.to(value)
             self.first[k].lerp_(gradient, 1.0 - FIRST)
             self.second[k].mul_(SECOND).addcmul_(gradient, gradient, value=1.0 - SECOND)
             scale = (self.second[k] / (1.0 - SECOND**self.steps)).sqrt_().add_(TINY)
@@ -208,6 +241,7 @@ class Descent:
             "order": self.order.clone(),
             "generator": self.generator.get_state(),
             "steps": self.steps,
+            "late": None if self.late is None else self.late.cpu(),
         }
 
     def resume(self, state: State) -> None:
@@ -218,6 +252,8 @@ class Descent:
         self.skipped = state["skipped"].to(like.device, copy=True)
         self.order, self.steps = state["order"], state["steps"]
         self.generator.set_state(state["generator"])
+        late = state.get("late")
+        self.late = None if late is None else late.to(like.device, copy=True)
 
 
 def descend(

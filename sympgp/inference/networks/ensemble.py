@@ -35,6 +35,11 @@ class MAP(NetworkEngine):
         'MAP'
     """
 
+    @property
+    def takes_state_noise(self) -> bool:
+        """They may."""
+        return True
+
     def infer(self, trained: Trained, context: Context) -> Bank:
         """The trained network."""
         return trained_bank(trained)
@@ -88,6 +93,11 @@ class DeepEnsemble(NetworkEngine):
         """Members with beginnings of their own."""
         return 1 if self.randomize else self.num_members
 
+    @property
+    def takes_state_noise(self) -> bool:
+        """They may."""
+        return True
+
     def infer(self, trained: Trained, context: Context) -> Bank:
         """All members that did not diverge."""
         if not self.randomize:
@@ -119,4 +129,5 @@ class DeepEnsemble(NetworkEngine):
         schedule = Schedule(steps, SLOWER * whole.learning_rate, size)
         own = RandomizedDensity.of(density, begin.noise_std(density.noise), seed)
         search = descend(Descent(own, begin, schedule, seed), NAME, checkpoint, report)
-        return replace(trained, unknowns=search.unknowns(), steps=trained.steps + steps), 0
+        steps = trained.steps + steps
+        return replace(trained, unknowns=search.unknowns(), steps=steps, rise=search.rise()), 0

@@ -72,6 +72,11 @@ class Laplace(NetworkEngine):
         if isinstance(value, bool) or not isinstance(value, int) or value < 2:
             raise ValueError(f"num_draws: expected a whole number of at least 2, got {value!r}")
 
+    @property
+    def takes_state_noise(self) -> bool:
+        """They may."""
+        return True
+
     def run(
         self, model: HamiltonianModel, data: Trajectories, seed: int, report: Report
     ) -> Posterior:

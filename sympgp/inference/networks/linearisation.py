@@ -14,6 +14,7 @@ from sympgp.fields import HamiltonianField
 from sympgp.inference.linear_model import Rows
 from sympgp.inference.networks.density import Density, PairDensity, WindowDensity
 from sympgp.inference.networks.linear_gaussian import LinearGaussian
+from sympgp.inference.rate_noise import RateNoise
 from sympgp.noise import ScaledNoise
 from sympgp.posterior.truncated import truncated_quantile
 from sympgp.shooting.density import JointDensity
@@ -85,12 +86,13 @@ def linear_about(density: Density, at: Point) -> LinearGaussian:
 
 def _of_pairs(density: PairDensity, at: Point) -> LinearGaussian:
     field, pairs = density.field, density.pairs
-    std = at.noise_std[pairs.channel]
+    law = RateNoise.of(pairs, at.noise_std)
     jacobian = field.parameter_jacobian(pairs.z, at.theta)[pairs.observed]
     rest = pairs.values - field.bind(at.theta)(0.0, pairs.z)[pairs.observed]
-    rows = jacobian / std.unsqueeze(-1)
-    stddev = field.prior_precision().rsqrt()
-    return LinearGaussian(rows, rows.new_zeros(len(rows), 0), rest / std + rows @ at.theta, stddev)
+    rows = law.white(jacobian)
+    stddev = field.prior_precision().to(at.theta).rsqrt()
+    target = law.white(rest) + rows @ at.theta
+    return LinearGaussian(rows, rows.new_zeros(len(rows), 0), target, stddev)
 
 
 def _of_windows(joint: JointDensity, at: Point) -> LinearGaussian:
@@ -119,7 +121,7 @@ def _of_windows(joint: JointDensity, at: Point) -> LinearGaussian:
         torch.cat([rows, rows.new_zeros(len(own), rows.shape[1])]),
         torch.cat([lever, own]),
         torch.cat([target, off]),
-        field.prior_precision().rsqrt(),
+        field.prior_precision().to(at.theta).rsqrt(),
     )
 
 
@@ -199,6 +201,12 @@ def channels(density: Density) -> Int[Tensor, " observations"]:
 def residuals(density: Density, at: Point, linear: LinearGaussian | None = None) -> Residuals:
     """Residuals at a point, and what the linear model about it uses up of each channel."""
     linear = linear_about(density, at) if linear is None else linear
+    if isinstance(density, PairDensity) and density.pairs.covariance is not None:
+        pairs = density.pairs
+        with torch.no_grad():
+            off = pairs.rates - density.field.bind(at.theta)(0.0, pairs.z)
+        law = RateNoise.of(pairs, at.noise_std)
+        return Residuals(*law.by_channel(off[pairs.observed], linear.used()))
     channel, noise_std = channels(density), at.noise_std
     rest = linear.target - linear.rows @ at.theta
     unit = density.noise.information if isinstance(density, WindowDensity) else 1.0

@@ -13,8 +13,8 @@ from sympgp.inference.search import OSCILLATION
 from sympgp.posterior import WindowStates
 from sympgp.posterior.component import JointDraws
 from sympgp.shooting.density import JointDensity
+from sympgp.shooting.linearization import linearize
 from sympgp.shooting.problem import Estimate, Problem
-from sympgp.shooting.sensitivities import linearize
 
 PATHS = 16
 """Draws whose paths the solver's error is taken of."""

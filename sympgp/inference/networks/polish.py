@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sympgp.inference.base import Report
 from sympgp.inference.checkpoint import Checkpoint
-from sympgp.inference.networks.density import Density
+from sympgp.inference.networks.density import Density, PairDensity
 from sympgp.inference.networks.descent import Unknowns
 from sympgp.inference.networks.linear_gaussian import LinearGaussian
 from sympgp.inference.networks.linearisation import (
@@ -189,6 +189,10 @@ def _with_noise(density: Density, at: Point) -> _Stage:
     linear, channel = linear_about(density, at), channels(density)
     squares, used = residuals(density, at, linear)
     noise = density.noise.update(squares, (density.counts - used).clamp(min=0.0))
+    if isinstance(density, PairDensity) and density.pairs.covariance is not None:
+        # rows of a state are mixed: there is no factor for each
+        at = at._replace(noise_std=noise)
+        return _Stage(at, linear_about(density, at), used)
     ratio = torch.ones_like(linear.target)
     ratio[: len(channel)] = (at.noise_std / noise)[channel]
     scaled = replace(

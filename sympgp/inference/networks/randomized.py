@@ -22,6 +22,7 @@ from sympgp.fields import HamiltonianField, as_points
 from sympgp.inference.networks.density import Density, PairDensity, WindowDensity
 from sympgp.inference.networks.linear_gaussian import LinearGaussian
 from sympgp.inference.networks.linearisation import Point, linear_about
+from sympgp.inference.rate_noise import log_density_of_rates
 from sympgp.noise import ScaledNoise, log_density
 from sympgp.posterior.component import normal
 from sympgp.shooting.priors import normal_log_density, prior_terms
@@ -53,7 +54,7 @@ class RandomizedDensity(Density):
         cls, known: Density, noise_std: Float[Tensor, "rows dim"], seed: int
     ) -> RandomizedDensity:
         """The k-th row from the seed k further on, whatever their number."""
-        stddev = known.field.prior_precision().rsqrt()
+        stddev = known.field.prior_precision().double().rsqrt()
         dim, parts = noise_std.shape[1], []
         sizes = [(known.num_items, dim), (0, dim), (0, dim)]
         if isinstance(known, WindowDensity):
@@ -117,12 +118,17 @@ class RandomizedDensity(Density):
             raise ValueError("start: expected window states, got None")
         z, rates, observed = known.pairs.z, known.pairs.rates, known.pairs.observed
         z, data, share = as_points(z, known.inputs), self.data, 1.0
+        own = known.pairs.covariance
         if chosen is not None:
             z, rates, observed, data = z[chosen], rates[chosen], observed[chosen], data[:, chosen]
             share = len(chosen) / self.num_items
-        std = self.noise_std.unsqueeze(1)
-        rest = self.field.bind(theta)(0.0, z.expand(len(theta), *z.shape)) - rates - std * data
-        density = log_density(rest, std, self.noise.dof)
+            own = None if own is None else own[chosen]
+        rest = self.field.bind(theta)(0.0, z.expand(len(theta), *z.shape)) - rates
+        if own is None:
+            std = self.noise_std.unsqueeze(1)
+            density = log_density(rest - std * data, std, self.noise.dof)
+        else:
+            density = log_density_of_rates(rest, self.noise_std, own, observed, data)
         return {"likelihood": (density * observed).sum((1, 2)) / share}
 
     def _of_windows(self, theta: Tensor, start: Tensor) -> dict[str, Tensor]:

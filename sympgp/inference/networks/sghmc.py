@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sympgp.cholesky import cholesky
 from sympgp.inference.base import Report
 from sympgp.inference.convergence import Convergence
 from sympgp.inference.networks.bank import Bank, trained_bank
@@ -142,7 +143,7 @@ class Chains:
     step_size: Float[Tensor, " chains"]
     steps: int = 0
     drawing: int = 0
-    reverted: int = 0
+    reverted: int | Tensor = 0
     log_probs: list[Tensor] = field(default_factory=list)
 
     @classmethod
@@ -151,7 +152,9 @@ class Chains:
         origin = unknowns.packed(begin).detach()
         if origin.shape[1] <= MOST_WHITENED:
             eye = torch.eye(origin.shape[1]).to(origin)
-            factors = [torch.linalg.cholesky(unknowns.precision(x)) for x in origin]
+            factors = [
+                cholesky(unknowns.precision(x), "the precision of the unknowns") for x in origin
+            ]
             roots = torch.stack(
                 [torch.linalg.solve_triangular(f.mT, eye, upper=True) for f in factors]
             )
@@ -224,7 +227,7 @@ class Chains:
             lost = lost | ~(error > -LARGEST_ERROR)
         self.steps += 1
         if not adapt:
-            self.drawing, self.reverted = self.drawing + 1, self.reverted + int(lost.sum())
+            self.drawing, self.reverted = self.drawing + 1, self.reverted + lost.sum()
         else:
             accepted = error.exp().clamp(max=1.0).nan_to_num(0.0)
             gain = min(0.5, 5.0 / math.sqrt(self.steps + 10.0))
@@ -238,8 +241,9 @@ class Chains:
         """What to worry about."""
         if not self.reverted:
             return ()
+        every = self.drawing * len(self.place)
         return (
-            f"{self.reverted} of {self.drawing * len(self.place)} steps had energy errors beyond "
+            f"{int(self.reverted)} of {every} steps had energy errors beyond "
             f"{LARGEST_ERROR:g} and were taken back: parts of the posterior may be missing",
         )
 

@@ -150,7 +150,7 @@ def _like(own: Basis, basis: Basis) -> Basis:
 
 def variances(field: HamiltonianField) -> Float[Tensor, " params"]:
     """Prior variances of all parameters."""
-    return torch.cat([field.weight_variance, field.dissipation.prior_stddev**2])
+    return torch.cat([field.weight_variance, field.dissipation.prior_stddev**2]).double()
 
 
 def scales_alone(energy: Energy, hyper: Hyperparameters, theta: Float[Tensor, " params"]) -> bool:

@@ -48,6 +48,7 @@ class Trained:
         spacing: length of the windows, scaled, infinite where they are joined.
         ends: of Gauss-Newton steps, whose noise allows for what fits use up of the data; None
             after Adam, whose noise is that of the most probable ``log sigma``.
+        rise: of the density at the end of Adam, see :meth:`Descent.rise`.
     """
 
     density: Density
@@ -56,6 +57,7 @@ class Trained:
     joined: bool = True
     spacing: float = math.inf
     ends: Ends | None = None
+    rise: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -100,11 +102,12 @@ class Growth:
             begin = unknowns._replace(start=states[:, density.joint.windows.start])
             name = "whole trajectories" if joined else f"windows of {duration:g}"
             most = STEPS[-1] if k + 1 == len(lengths) else STEPS[k]
-            unknowns, taken, ends = self._moved(density, begin, name, most)
+            unknowns, taken, ends, rise = self._moved(density, begin, name, most)
             steps += taken
             if last is not None and _worse(unknowns, last.unknowns):
                 return replace(last, steps=steps)
-            last = Trained(density, unknowns, steps, joined, math.inf if joined else duration, ends)
+            spacing = math.inf if joined else duration
+            last = Trained(density, unknowns, steps, joined, spacing, ends, rise)
             states = _node_states(density.joint, unknowns, states)
         if last is None:
             raise RuntimeError("there are no windows to train on")
@@ -120,7 +123,8 @@ class Growth:
         prepared = self.prepared
         density = rate_density(prepared, self.field)
         begin = Unknowns.at(theta, density.noise, typical_size(density.pairs), None)
-        found = self._descended(density, begin, self._beginning(), "rates of the smoothed path")
+        name = "rates of the smoothed path"
+        found = self._descended(density, begin, self._beginning(), name).unknowns()
         return Unknowns.at(found.theta, prepared.noise, prepared.path.noise_std, None)
 
     def _beginning(self) -> Schedule:
@@ -132,15 +136,19 @@ class Growth:
 
     def _moved(
         self, density: WindowDensity, begin: Unknowns, name: str, most: int
-    ) -> tuple[Unknowns, int, Ends | None]:
-        """Rows at the optimum of these windows, or closer to it, and the steps that they took."""
+    ) -> tuple[Unknowns, int, Ends | None, float]:
+        """Rows at the optimum of these windows, or closer to it, and the steps that they took.
+
+        Then how they ended, and by how much the density rose at last.
+        """
         if self.exact:
             found, ends = polished_rows(density, begin, name, most, self.checkpoint, self.report)
-            return found, ends.steps, ends
+            return found, ends.steps, ends, 0.0
         whole = self.schedule
         steps = max(1, round(SHARE * whole.num_steps))
         schedule = Schedule(steps, SLOWER * whole.learning_rate)
-        return self._descended(density, begin, schedule, name), steps, None
+        search = self._descended(density, begin, schedule, name)
+        return search.unknowns(), steps, None, search.rise()
 
     def _lengths(self) -> list[tuple[float, float]]:
         """Durations of the windows of each stage, and the sizes of their jumps."""
@@ -162,9 +170,9 @@ class Growth:
 
     def _descended(
         self, density: Density, begin: Unknowns, schedule: Schedule, name: str
-    ) -> Unknowns:
+    ) -> Descent:
         descent = Descent(density, begin, schedule, self.seed, self.perturbed)
-        return descend(descent, name, self.checkpoint, self.report).unknowns()
+        return descend(descent, name, self.checkpoint, self.report)
 
 
 def rate_density(prepared: Prepared, field: HamiltonianField) -> PairDensity:
