@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy import stats
-from scipy.ndimage import median_filter
+from scipy.special import stdtrit
 from torch import Tensor
 
 from sympgp.noise import ScaledNoise
@@ -23,8 +22,8 @@ from sympgp.posterior.settled import settle as settle_draws
 from sympgp.posterior.states import WindowStates
 from sympgp.shooting.layout import Nodes, Windows
 from sympgp.shooting.levenberg_marquardt import Solution, levenberg_marquardt
+from sympgp.shooting.linearization import linearize
 from sympgp.shooting.problem import Estimate, Problem
-from sympgp.shooting.sensitivities import linearize
 from sympgp.trajectories import Trajectories, unwrapped
 
 if TYPE_CHECKING:
@@ -172,7 +171,7 @@ def _size(residual: Float[Tensor, " observations"], dof: float | None) -> Tensor
     """How many times the noise the residuals are; outliers do not count under Student's t."""
     if dof is None:
         return residual.square().mean().sqrt().cpu()
-    return residual.abs().median().cpu() / float(stats.t.ppf(0.75, dof))
+    return residual.abs().median().cpu() / float(stdtrit(dof, 0.75))
 
 
 def solver_step(posterior: Posterior) -> float:
@@ -241,6 +240,8 @@ def interpolated(nodes: Nodes, width: int) -> Float[Tensor, "nodes dim"]:
 
     Each observation is replaced by the median of ``width`` neighbours, against outliers.
     """
+    from scipy.ndimage import median_filter
+
     states = np.zeros(tuple(nodes.values.shape))
     times, values, mask = (part.cpu().numpy() for part in (nodes.times, nodes.values, nodes.mask))
     for begin, end in zip(nodes.first[:-1], nodes.first[1:], strict=True):

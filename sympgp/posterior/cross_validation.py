@@ -86,9 +86,11 @@ def loo(posterior: Posterior, num_samples: int = 1000, seed: int = 0) -> Predict
 
     Example:
         >>> from sympgp.systems import Pendulum
-        >>> from sympgp import SSGP, fit
+        >>> from sympgp import SSGP, GaussNewton, fit
         >>> data = Pendulum().simulate(3, rate=5, duration=5, noise_std=0.05)
-        >>> found = loo(fit(SSGP(num_features=20), data, progress=False), num_samples=200)
+        >>> quick = GaussNewton(num_components=1)
+        >>> posterior = fit(SSGP(num_features=20), data, inference=quick, progress=False)
+        >>> found = loo(posterior, num_samples=200)
         >>> found.pointwise.shape
         torch.Size([156])
     """

@@ -36,16 +36,17 @@ class RateDraws(FunctionDraws):
     def noise_std(self) -> Float[Tensor, "draws dim"]:
         """Noise of the derivatives under each draw, user units of dx/dt."""
         scaled = torch.cat([part.noise_std for part in self._parts])
-        return scaled * self._scaling.velocity_scale
+        return (scaled * self._scaling.velocity_scale).to(self._dtype)
 
 
 @dataclass(frozen=True, eq=False)
 class DerivativePosterior(FieldPosterior):
     """Posterior over ``dx/dt = (J - R) grad H(x)`` from pairs (x, dx/dt).
 
-    It is about the field alone: ``noise_std`` is the noise of dx/dt, states were taken as exact.
-    Rollouts start anywhere; there are no training trajectories to continue, and no noise of
-    states, so that predictive bands of states are refused.
+    It is about the field alone: ``noise_std`` is the noise of dx/dt, states were taken as exact or
+    had the known noise of the data. Rollouts start anywhere; there are no training trajectories to
+    continue, and what will be measured of new ones is not said, so that predictive bands of states
+    are refused.
 
     Attributes:
         components: Gaussians in the weights, or Gaussian processes; scaled units.
@@ -95,7 +96,7 @@ class DerivativePosterior(FieldPosterior):
         moments = [component.noise_moments() for component in self.components]
         scaled = mixture_moments(*zip(*moments, strict=True))
         unit = self.scaling.velocity_scale
-        return Marginal(scaled.mean * unit, scaled.stddev * unit)
+        return Marginal(scaled.mean * unit, scaled.stddev * unit).to(self.dtype)
 
     def _draw(self, num_samples: int, generator: torch.Generator) -> FunctionDraws:
         draws = super()._draw(num_samples, generator)
@@ -212,7 +213,8 @@ def _worries(posterior: DerivativePosterior) -> list[str]:
     if not diagnostics.converged:
         worries.append("a search ended before its tolerance: the optimum may not be the best one")
     noise, field = posterior.noise_std, posterior.vector_field(data.states)
-    residual = (data.derivatives - field.mean) / (noise**2 + field.stddev**2).sqrt()
+    variance = noise**2 + field.stddev**2 + _of_states(posterior)
+    residual = (data.derivatives - field.mean) / variance.sqrt()
     size = data.derivatives.square().nanmean(0).sqrt()
     for k, name in enumerate(posterior.names):
         if float(noise[k] / size[k]) > 0.9:
@@ -229,6 +231,18 @@ def _worries(posterior: DerivativePosterior) -> list[str]:
     worries.extend(found.physics_worries(posterior))
     worries.extend(found.friction_worries(posterior))
     return worries
+
+
+def _of_states(posterior: DerivativePosterior) -> Tensor | float:
+    """Variance (N, 2n) of the rates that noise of the states makes, by symmetric differences."""
+    data = posterior.data
+    if data.state_noise is None:
+        return 0.0
+    found: Tensor = torch.zeros_like(data.states)
+    for shift in torch.diag(data.state_noise):
+        ends = [posterior.vector_field(data.states + s * shift).mean for s in (1, -1)]
+        found = found + (0.5 * (ends[0] - ends[1])).square()
+    return found
 
 
 OUTLYING = 5.0

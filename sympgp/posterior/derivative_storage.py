@@ -37,10 +37,12 @@ def save(posterior: DerivativePosterior, path: str | PathLike[str]) -> None:
         "format": FORMAT,
         "components": [_describe(component) for component in posterior.components],
         "scaling": _plain(posterior.scaling),
+        "dtype": str(posterior.dtype).removeprefix("torch."),
         "dissipation_family": parts.plain(posterior.dissipation_family, "posterior"),
         "data": {
             "states": data.states,
             "derivatives": data.derivatives,
+            "state_noise": data.state_noise,
             "names": list(data.names),
             "units": dict(data.units),
         },
@@ -86,6 +88,7 @@ def from_content(content: dict[str, Any]) -> DerivativePosterior:
         StateDerivatives(**data, dtype=data["states"].dtype),
         Diagnostics(**diagnostics),
         content["counterfactual"],
+        dtype=getattr(torch, content.get("dtype", "float64")),
     )
 
 

@@ -36,6 +36,10 @@ class Marginal:
         """``stddev ** 2``."""
         return self.stddev**2
 
+    def to(self, dtype: torch.dtype) -> Marginal:
+        """The same in another type."""
+        return Marginal(self.mean.to(dtype), self.stddev.to(dtype))
+
 
 def mixture_moments(means: Sequence[Tensor], variances: Sequence[Tensor]) -> Marginal:
     """Moments of the equally weighted mixture of distributions with these moments."""
@@ -141,7 +145,9 @@ class FunctionDraws:
         reference: Float[Tensor, " dim"],
         noise_unit: Float[Tensor, " dim"] | None = None,
         context: Float[Tensor, "paths width"] | None = None,
+        dtype: torch.dtype = torch.float64,
     ) -> None:
+        self._dtype = dtype
         self._parts = tuple(parts)
         self._context = context
         self._scaling = scaling
@@ -161,7 +167,29 @@ class FunctionDraws:
     @property
     def noise_std(self) -> Float[Tensor, "draws dim"]:
         """Observation noise of each draw, user units."""
-        return torch.cat([part.noise_std for part in self._parts]) * self._noise_unit
+        scaled = torch.cat([part.noise_std for part in self._parts])
+        return (scaled * self._noise_unit).to(self._dtype)
+
+    def to(self, dtype: torch.dtype) -> FunctionDraws:
+        """The same functions computed, as far as they may be, in another type, and their values."""
+        parts = []
+        for part in self._parts:
+            family = part.field.family.to(dtype)
+            theta = part.theta.to(family.dtype)
+            bound, weights = family.bind(theta), family.parts(theta)[0]
+            start = None if part.start is None else part.start.to(family.dtype)
+            own = part.field
+            met = TrajectoryField(bound, own.context) if isinstance(own, TrajectoryField) else bound
+            parts.append(Draws(met, family.basis, weights, theta, part.noise_std, start))
+        return self._with(parts, self._context, dtype)
+
+    def _with(
+        self, parts: Sequence[Draws], context: Tensor | None, dtype: torch.dtype
+    ) -> FunctionDraws:
+        """The same kind of other draws."""
+        return type(self)(
+            parts, self._scaling, self._reference, self._noise_unit, context, dtype=dtype
+        )
 
     def within(self, context: Float[Tensor, "paths width"] | None) -> FunctionDraws:
         """The same draws as trajectories of this context meet them; themselves when None."""
@@ -171,7 +199,7 @@ class FunctionDraws:
         for part in self._parts:
             bound = part.field.field if isinstance(part.field, TrajectoryField) else part.field
             parts.append(replace(part, field=TrajectoryField(bound, context)))
-        return FunctionDraws(parts, self._scaling, self._reference, self._noise_unit, context)
+        return self._with(parts, context, self._dtype)
 
     def _new(self, covariates: Any) -> FunctionDraws:
         """As a new trajectory meets them, where trajectories differ."""
@@ -192,8 +220,8 @@ class FunctionDraws:
         num_inputs = self._parts[0].field.family.num_inputs
         z = with_inputs(scaled_states(self._scaling, x), u, num_inputs)
         parts = self._new(covariates).parts
-        rates = [p.field(0.0, z.expand(len(p.theta), *z.shape)) for p in parts]
-        return torch.cat(rates) * self._scaling.velocity_scale
+        rates = [p.field(0.0, z.to(p.theta).expand(len(p.theta), *z.shape)) for p in parts]
+        return (torch.cat(rates) * self._scaling.velocity_scale).to(self._dtype)
 
     def energy(self, x: Any, covariates: Any = None) -> Float[Tensor, "draws batch"]:
         """``H(x) - H(reference)`` of every draw at the states x (B, 2n), user units.
@@ -217,11 +245,12 @@ class FunctionDraws:
             rows = self._context.repeat_interleave(z.shape[1] // len(self._context), 0)
             z, origin = as_points(z, rows), as_points(origin.expand(len(rows), -1), rows)
         for part in self._parts:
-            own = z[begin : begin + len(part.theta)]
+            own = z[begin : begin + len(part.theta)].to(part.theta)
             begin += len(part.theta)
-            start = origin.reshape(1, -1, origin.shape[-1]).expand(len(part.theta), -1, -1)
+            start = origin.to(part.theta).reshape(1, -1, origin.shape[-1])
+            start = start.expand(len(part.theta), -1, -1)
             anchor = part.basis.value(start, part.weights)
             size = max(1, POINTS_AT_ONCE // max(1, part.weights.numel()))
             pieces = [part.basis.value(piece, part.weights) for piece in own.split(size, 1)]
             values.append(torch.cat(pieces, 1) - anchor)
-        return torch.cat(values) * self._scaling.energy_scale
+        return (torch.cat(values) * self._scaling.energy_scale).to(self._dtype)

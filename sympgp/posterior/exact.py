@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from sympgp.cholesky import cholesky
 from sympgp.dissipation import LinearDissipation
 from sympgp.kernels import EnergyKernel
 from sympgp.phase_space import symplectic_matrix
@@ -82,7 +83,9 @@ class ExactGaussian:
         total = (noise_std**2 + jitter(cov)).sqrt()
         spread = lever * dissipation.prior_stddev
         diagonal = (total**2).expand(observed.shape)[observed]
-        factor = torch.linalg.cholesky(cov + spread @ spread.mT + torch.diag(diagonal))
+        factor = cholesky(
+            cov + spread @ spread.mT + torch.diag(diagonal), "the covariance of the derivatives"
+        )
         target = rates[observed] + lever @ anchor
         alpha = torch.cholesky_solve(target.unsqueeze(-1), factor).squeeze(-1)
         return cls(kernel, centers, observed, dissipation, anchor, lever, factor, alpha, total)

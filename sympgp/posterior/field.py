@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -35,6 +35,8 @@ else:
     MultitaskMultivariateNormal = Any
 
 
+Own = TypeVar("Own", bound="FieldPosterior")
+
 SOME_DRAWS = 200
 """Draws of input matrices."""
 
@@ -47,11 +49,23 @@ class FieldPosterior(SpecialForms, ABC):
         components: what it is a mixture of, in scaled units.
         scaling: between scaled and user units.
         dissipation_family: the prior family of the dissipation.
+        dtype: floating-point type of what it tells; draws are solved in it, too.
     """
 
     components: tuple[Component, ...]
     scaling: CanonicalScaling
     dissipation_family: Dissipation
+    dtype: torch.dtype = field(default=torch.float64, kw_only=True)
+
+    def in_dtype(self: Own, dtype: torch.dtype) -> Own:
+        """The same posterior that tells everything in another type.
+
+        What it is made of is float64 in any case: covariances need the digits.
+        """
+        if any(c.field.dtype != torch.float64 for c in self.components):
+            parts = (replace(c, field=c.field.to(torch.float64)) for c in self.components)
+            return replace(self, components=tuple(parts), dtype=dtype)
+        return self if dtype == self.dtype else replace(self, dtype=dtype)
 
     @property
     def num_dof(self) -> int:
@@ -106,11 +120,11 @@ class FieldPosterior(SpecialForms, ABC):
         z = with_inputs(self._scaled_states(x), u, self.num_inputs)
         z = as_points(z, new_context(self.components[0].field, covariates))
         if joint:
-            return prediction.joint_field(self.components, self.scaling, z)
+            return prediction.joint_field(self.components, self.scaling, z, self.dtype)
         moments = [component.field_moments(z) for component in self.components]
         scaled = mixture_moments(*zip(*moments, strict=True))
         unit = self.scaling.velocity_scale
-        return Marginal(scaled.mean * unit, scaled.stddev * unit)
+        return Marginal(scaled.mean * unit, scaled.stddev * unit).to(self.dtype)
 
     def hamiltonian(self, x: Any, reference: Any = None, covariates: Any = None) -> Marginal:
         """Posterior of ``H(x) - H(reference)``.
@@ -141,7 +155,7 @@ class FieldPosterior(SpecialForms, ABC):
         moments = [component.energy_moments(z, anchor) for component in self.components]
         scaled = mixture_moments(*zip(*moments, strict=True))
         unit = self.scaling.energy_scale
-        return Marginal(scaled.mean * unit, scaled.stddev * unit)
+        return Marginal(scaled.mean * unit, scaled.stddev * unit).to(self.dtype)
 
     def dissipation(self) -> Marginal:
         """Posterior of the dissipation's coefficients; zero without dissipation.
@@ -160,7 +174,7 @@ class FieldPosterior(SpecialForms, ABC):
                 drawn = family.coefficients(component.damping_draws)
                 own = drawn.mean(0), drawn.var(0)
             moments.append(own)
-        return mixture_moments(*zip(*moments, strict=True))
+        return mixture_moments(*zip(*moments, strict=True)).to(self.dtype)
 
     def dissipation_matrix(self, x: Any) -> Float[Tensor, "batch dim dim"]:
         """Posterior mean of R(x) at states (B, 2n): (B, 2n, 2n), user units.
@@ -179,7 +193,8 @@ class FieldPosterior(SpecialForms, ABC):
             found = family.matrix(draws, z.expand(len(draws), *z.shape)).mean(0)
             means.append(found.expand(len(z), dim, dim))
         scale = self.scaling.scale
-        return torch.stack(means).mean(0) * torch.outer(scale, scale) / self.scaling.kappa
+        found = torch.stack(means).mean(0) * torch.outer(scale, scale) / self.scaling.kappa
+        return found.to(self.dtype)
 
     def input_matrix(self, x: Any) -> Marginal:
         """Posterior of G(x) at states (B, 2n): (B, 2n, m), user units.
@@ -196,7 +211,7 @@ class FieldPosterior(SpecialForms, ABC):
             moments.append((found.mean(0), found.var(0)))
         scaled = mixture_moments(*zip(*moments, strict=True))
         unit = self.scaling.velocity_scale.unsqueeze(-1)
-        return Marginal(scaled.mean * unit, scaled.stddev * unit)
+        return Marginal(scaled.mean * unit, scaled.stddev * unit).to(self.dtype)
 
     def parameters(self, nearest: bool = False, covariates: Any = None) -> dict[str, DrawnMarginal]:
         """Posterior of what has a name: parameters of formulas, and a mass matrix as "mass".
@@ -221,7 +236,8 @@ class FieldPosterior(SpecialForms, ABC):
         Raises:
             ValueError: covariates of another number, not finite, or on which nothing depends.
         """
-        return parameters(self, nearest, covariates)
+        found = parameters(self, nearest, covariates)
+        return {name: known.to(self.dtype) for name, known in found.items()}
 
     def noise(self) -> Marginal:
         """Posterior of each channel's noise standard deviation, (2n,), user units.
@@ -231,7 +247,7 @@ class FieldPosterior(SpecialForms, ABC):
         moments = [component.noise_moments() for component in self.components]
         scaled = mixture_moments(*zip(*moments, strict=True))
         unit = torch.where(self.unobserved, torch.nan, self.scaling.scale)
-        return Marginal(scaled.mean * unit, scaled.stddev * unit)
+        return Marginal(scaled.mean * unit, scaled.stddev * unit).to(self.dtype)
 
     @property
     def unobserved(self) -> Bool[Tensor, " dim"]:
@@ -250,7 +266,7 @@ class FieldPosterior(SpecialForms, ABC):
             ValueError: a number of samples below one.
         """
         generator = torch.Generator().manual_seed(seed)
-        return self._draw(num_samples, generator)
+        return self._draw(num_samples, generator).to(self.dtype)
 
     def _draw(self, num_samples: int, generator: torch.Generator) -> FunctionDraws:
         if not isinstance(num_samples, int) or num_samples < 1:

@@ -117,7 +117,7 @@ def momenta(posterior: Any, x: Any) -> Marginal:
         drawn = basis.momenta(z.expand(num, *z.shape), w) * unit
         means.append(drawn.mean(0))
         variances.append(drawn.var(0, correction=min(1, num - 1)))
-    return mixture_moments(means, variances)
+    return mixture_moments(means, variances).to(posterior.dtype)
 
 
 def splines(posterior: Any) -> Splines:

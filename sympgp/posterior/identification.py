@@ -135,7 +135,7 @@ def dissipative_split(posterior: FieldPosterior) -> Split | None:
     if not len(z):
         return None
     parts, fields = [], []
-    for part in posterior.sample(NUM_DRAWS).parts:
+    for part in posterior._draw(NUM_DRAWS, torch.Generator().manual_seed(0)).parts:
         own = part.field.family
         states = z.expand(len(part.theta), *z.shape)
         slope, (_, _, rho) = part.field.gradient(states), own.parts(part.theta)

@@ -122,9 +122,10 @@ def importance_weights(posterior: Posterior, num_samples: int = 400, seed: int =
 
     Example:
         >>> from sympgp.systems import Pendulum
-        >>> from sympgp import SSGP, fit
+        >>> from sympgp import SSGP, GaussNewton, fit
         >>> data = Pendulum().simulate(3, rate=5, duration=5, noise_std=0.05)
-        >>> posterior = fit(SSGP(num_features=20), data, progress=False)
+        >>> quick = GaussNewton(num_components=1)
+        >>> posterior = fit(SSGP(num_features=20), data, inference=quick, progress=False)
         >>> importance_weights(posterior, num_samples=100).log_weights.exp().sum()
         tensor(1.0000, dtype=torch.float64)
     """
@@ -210,7 +211,8 @@ def drawn(posterior: Posterior, num_samples: int, seed: int) -> WeightedDraws:
     inflation = inflation_of(posterior)
     generator = torch.Generator().manual_seed(seed + 1)
     parts, likelihoods, ratios, entries = [], [], [], []
-    pairs = zip(posterior.components, posterior.sample(num_samples, seed).parts, strict=False)
+    plain = posterior._draw(num_samples, torch.Generator().manual_seed(seed))
+    pairs = zip(posterior.components, plain.parts, strict=False)
     for component, part in pairs:
         density = joint_density(posterior, component)
         seen = density.nodes.mask

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sympgp.cholesky import cholesky
 from sympgp.posterior.component import Component, GaussianComponent, normal
 from sympgp.posterior.sampled_component import SampledComponent
 from sympgp.posterior.states import WindowStates
@@ -69,7 +70,9 @@ def join(
     precision = torch.diag(field.prior_precision())
     kept = places[stays]
     precision[kept.unsqueeze(1), kept] = _marginal(component.factor, stays)
-    return replace(component, factor=torch.linalg.cholesky(precision), **wide), free
+    return replace(
+        component, factor=cholesky(precision, "the precision of the weights"), **wide
+    ), free
 
 
 def _widened(component: Component, num: int, places: Tensor) -> WindowStates | None:
@@ -93,7 +96,9 @@ def _marginal(factor: Float[Tensor, "params params"], stays: Tensor) -> Float[Te
         return factor @ factor.mT
     identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)[:, stays]
     covariance = torch.cholesky_solve(identity, factor)[stays]
-    return torch.cholesky_inverse(torch.linalg.cholesky(0.5 * (covariance + covariance.mT)))
+    return torch.cholesky_inverse(
+        cholesky(0.5 * (covariance + covariance.mT), "the covariance of the parameters that stay")
+    )
 
 
 def _centred(shape: tuple[int, int], like: Tensor, generator: torch.Generator) -> Tensor:
@@ -124,7 +129,7 @@ def informed(
     old[free] = False
     own = precision[free.unsqueeze(1), free]
     cross = precision[free][:, old]
-    root = torch.linalg.cholesky(0.5 * (own + own.mT))
+    root = cholesky(0.5 * (own + own.mT), "the precision of the new trajectories' deviations")
     pull = torch.cholesky_solve(cross, root)
     if isinstance(component, SampledComponent):
         draws = component.draws.theta.clone()
@@ -144,4 +149,4 @@ def informed(
     whole[free.unsqueeze(1), indices] = cross
     whole[indices.unsqueeze(1), free] = cross.mT
     whole[free.unsqueeze(1), free] = own
-    return replace(component, theta=found, factor=torch.linalg.cholesky(whole))
+    return replace(component, theta=found, factor=cholesky(whole, "the precision of the weights"))

@@ -41,7 +41,8 @@ def log_likelihood(
     step = solver_step(posterior)
     # Parameters that differ by trajectory are drawn for each of the new ones.
     wide = tuple(join(component, data, seed)[0] for component in posterior.components)
-    draws = replace(posterior, components=wide).sample(num_samples, seed)
+    generator = torch.Generator().manual_seed(seed)
+    draws = replace(posterior, components=wide)._draw(num_samples, generator)
     parts = []
     for component, part in zip(wide, draws.parts, strict=False):
         found = follow(component, nodes, step)
@@ -61,7 +62,8 @@ def _log_units(posterior: Posterior, nodes: Nodes) -> Float[Tensor, " observatio
 def _of_fitted(posterior: Posterior, num_samples: int, seed: int) -> Tensor:
     """Under each draw's own states: of the data that the states were inferred from."""
     parts = []
-    paths = posterior.fitted(num_samples=num_samples, seed=seed)
+    # Differences from paths: of values far from zero float32 would leave few digits.
+    paths = posterior.in_dtype(torch.float64).fitted(num_samples=num_samples, seed=seed)
     dof = posterior.components[0].noise_dof
     for states, path in zip(posterior.data.states, paths, strict=True):
         noise_std = path.noise_std

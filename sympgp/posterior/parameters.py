@@ -52,6 +52,10 @@ class DrawnMarginal(Marginal):
         """With the moments of the draws."""
         return cls(draws.mean(0), draws.std(0), draws)
 
+    def to(self, dtype: torch.dtype) -> DrawnMarginal:
+        """The same in another type."""
+        return DrawnMarginal(*(part.to(dtype) for part in (self.mean, self.stddev, self.draws)))
+
     def quantile(self, probability: float | int) -> Tensor:
         """The value that is not exceeded with this probability, entry by entry.
 

@@ -31,6 +31,8 @@ class PathwiseBasis(Basis):
         centers: (N, D) states z_j of the data.
     """
 
+    reducible = False
+
     def __init__(
         self, waves: FourierBasis, kernel: EnergyKernel, centers: Float[Tensor, "centers dim"]
     ) -> None:

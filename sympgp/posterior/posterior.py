@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from sympgp.distributed import ALONE, Ranks
 from sympgp.integrators import Integrator
 from sympgp.posterior import prediction, residuals
 from sympgp.posterior.course import Course, as_times
@@ -86,6 +87,7 @@ class Posterior(FieldPosterior):
         seed: int = 0,
         discrepancy: bool = False,
         covariates: Any = None,
+        ranks: Ranks = ALONE,
     ) -> Rollouts:
         """Start new trajectories: every draw of the field from every initial state.
 
@@ -103,6 +105,7 @@ class Posterior(FieldPosterior):
                 ``summary()``); draws are then no longer solutions of one ODE.
             covariates: (N, C), or (C,) for all, where a parameter depends on them. Parameters that
                 differ by trajectory are those of a new one in each draw.
+            ranks: processes that share the draws (without discrepancy); each calls this alike.
 
         Returns:
             Samples of shape (S, N, T, 2n); draws that diverged are marked and warned about.
@@ -124,7 +127,7 @@ class Posterior(FieldPosterior):
                 f"covariates: expected those of one trajectory or of {len(z0)}, got {len(context)}"
             )
         return prediction.rollout(
-            self, z0, grid, num_samples, integrator, seed, discrepancy, course, context
+            self, z0, grid, num_samples, integrator, seed, discrepancy, course, context, ranks
         )
 
     def forecast(
@@ -234,12 +237,13 @@ class Posterior(FieldPosterior):
         from sympgp.posterior.likelihood import log_likelihood
 
         self._refuse_counterfactual("log_likelihood", data)
-        return log_likelihood(self, data, num_samples, seed)
+        return log_likelihood(self, data, num_samples, seed).to(self.dtype)
 
     def residuals(self, num_samples: int = 100, seed: int = 0) -> Residuals:
         """Observations less the posterior mean of the fitted paths, see :class:`Residuals`."""
         self._refuse_counterfactual("residuals")
-        return residuals.residuals(self, self.fitted(num_samples=num_samples, seed=seed))
+        wide = self.in_dtype(torch.float64)
+        return residuals.residuals(self, wide.fitted(num_samples=num_samples, seed=seed))
 
     def check(self, num_samples: int = 100, seed: int = 0) -> FitCheck:
         """Whether the residuals are what the model says they are, see :class:`FitCheck`.

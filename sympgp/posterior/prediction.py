@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sympgp.distributed import ALONE, Ranks
+from sympgp.fields import BoundField, TrajectoryField
 from sympgp.integrators import Integrator
 from sympgp.phase_space import CanonicalScaling
 from sympgp.posterior.component import Component
@@ -38,7 +40,10 @@ class SolverErrorWarning(UserWarning):
 
 
 def joint_field(
-    components: Sequence[Component], scaling: CanonicalScaling, z: Float[Tensor, "batch width"]
+    components: Sequence[Component],
+    scaling: CanonicalScaling,
+    z: Float[Tensor, "batch width"],
+    dtype: torch.dtype,
 ) -> MultitaskMultivariateNormal:
     """Joint Gaussian of the field at all points: the mixture's mean and low-rank covariance."""
     from gpytorch.distributions import MultitaskMultivariateNormal
@@ -52,7 +57,7 @@ def joint_field(
     mean = torch.stack(means).mean(0)
     spread = [(m - mean).reshape(-1, 1) for m in means]
     root = torch.cat([*roots, *spread], -1) / len(components) ** 0.5
-    return MultitaskMultivariateNormal(mean, RootLinearOperator(root))
+    return MultitaskMultivariateNormal(mean.to(dtype), RootLinearOperator(root.to(dtype)))
 
 
 def initial_states(posterior: Posterior) -> Marginal:
@@ -60,7 +65,8 @@ def initial_states(posterior: Posterior) -> Marginal:
     moments = [component.first_states() for component in posterior.components]
     scaled = mixture_moments(*zip(*moments, strict=True))
     scaling = posterior.scaling
-    return Marginal(scaling.to_user(scaled.mean), scaled.stddev * scaling.scale)
+    found = Marginal(scaling.to_user(scaled.mean), scaled.stddev * scaling.scale)
+    return found.to(posterior.dtype)
 
 
 def scaled_times(scaling: CanonicalScaling, times: list[float]) -> list[float]:
@@ -86,8 +92,8 @@ def _package(
         return draws.energy_along(flat).reshape(x.shape[:-1])
 
     result = Rollouts(
-        scaling.to_user(samples),
-        torch.tensor(times, dtype=samples.dtype, device=samples.device),
+        scaling.to_user(samples).to(posterior.dtype),
+        torch.tensor(times, dtype=torch.float64, device=samples.device),
         diverged,
         energies if posterior.has_energy else None,
         draws.noise_std,
@@ -118,10 +124,12 @@ def rollout(
     discrepancy: bool,
     course: Course | None,
     context: Float[Tensor, "paths width"] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Rollouts:
-    """All draws from all initial states."""
+    """All draws from all initial states; without jumps each rank solves its part of the draws."""
     generator = torch.Generator().manual_seed(seed)
-    draws = posterior._draw(num_samples, generator).within(context)
+    draws = posterior._draw(num_samples, generator).to(posterior.dtype).within(context)
+    z0 = z0.to(draws.parts[0].theta)
     grid = scaled_times(posterior.scaling, times)
     solver = Solver(posterior, integrator, grid[-1] - grid[0])
     if discrepancy:
@@ -133,16 +141,35 @@ def rollout(
             diverged.append(lost)
         paths, lost = torch.cat(samples), torch.cat(diverged)
         return _package(posterior, draws, paths, lost, times, seed)
+    shared = ranks if draws.num_samples >= ranks.count else ALONE
     for _ in range(1 + HALVINGS):
-        solved = [
-            solver(p.field, z0.expand(len(p.theta), *z0.shape), grid, course) for p in draws.parts
-        ]
-        paths, lost = (torch.cat(parts) for parts in zip(*solved, strict=True))
+        fields = [part.field for part in draws.parts]
+        if shared.several:
+            fields = _own(fields, shared.part(draws.num_samples))
+        solved = [solver(f, z0.expand(len(f.theta), *z0.shape), grid, course) for f in fields]
+        own = [torch.cat(parts) for parts in zip(*solved, strict=True)]
+        paths, lost = (shared.gather(part) for part in own)
         error = solver.error(draws, z0.expand(len(paths), *z0.shape), grid, paths, lost, course)
+        error = float(shared.broadcast(torch.tensor(error, dtype=torch.float64)))
         if integrator is not None or not error > TOLERANCE:
             break
         solver.halve()
     return _package(posterior, draws, paths, lost, times, seed, error)
+
+
+def _own(
+    fields: Sequence[BoundField | TrajectoryField], chosen: slice
+) -> list[BoundField | TrajectoryField]:
+    """Some of the draws of all fields, counted through."""
+    found: list[BoundField | TrajectoryField] = []
+    begin = 0
+    for field in fields:
+        count = len(field.theta)
+        low, high = (min(max(edge - begin, 0), count) for edge in (chosen.start, chosen.stop))
+        if high > low:
+            found.append(field.some(slice(low, high)))
+        begin += count
+    return found
 
 
 def forecast(
@@ -165,7 +192,8 @@ def forecast(
             f"t = {last:g}, or later; got {times[0]:g} (use fitted() for earlier times)"
         )
     generator = torch.Generator().manual_seed(seed)
-    draws = posterior._draw(num_samples, generator).within(own_context(posterior, trajectory))
+    draws = posterior._draw(num_samples, generator).to(posterior.dtype)
+    draws = draws.within(own_context(posterior, trajectory))
     solver = Solver(posterior, integrator, wanted[-1] - seen)
     before = _own_course(posterior, trajectory)
     course = before if ahead is None else Course(ahead, scaling)
@@ -196,7 +224,8 @@ def fitted(
             f"{float(own[-1]):g}, got {times[0]:g} to {times[-1]:g} (use forecast() beyond)"
         )
     generator = torch.Generator().manual_seed(seed)
-    draws = posterior._draw(num_samples, generator).within(own_context(posterior, trajectory))
+    draws = posterior._draw(num_samples, generator).to(posterior.dtype)
+    draws = draws.within(own_context(posterior, trajectory))
     solver = Solver(posterior, None, 0.0)
     course = _own_course(posterior, trajectory)
     samples, diverged = [], []

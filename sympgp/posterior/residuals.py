@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy import stats
+from scipy.special import chdtrc, ndtri, stdtr
 from torch import Tensor
 
 from sympgp.integrators.base import DivergenceWarning
@@ -102,13 +102,14 @@ def _whiteness(series: list[np.ndarray]) -> float:
     if not use.any():
         return float("nan")
     statistic = float((rho[1:][use] ** 2 * pairs[0] ** 2 / pairs[1:][use]).sum())
-    return float(stats.chi2.sf(statistic, int(use.sum())))
+    return float(chdtrc(int(use.sum()), statistic))
 
 
 def residuals(posterior: Posterior, paths: Sequence[Rollouts]) -> Residuals:
     """See ``Posterior.residuals``; ``paths`` are the fitted ones."""
     data = posterior.data
-    values = tuple(x - path.mean[0] for x, path in zip(data.states, paths, strict=True))
+    pairs = zip(data.states, paths, strict=True)
+    values = tuple((x - path.mean[0]).to(posterior.dtype) for x, path in pairs)
     dof = posterior.components[0].noise_dof
     standard = tuple(_normal_scores(value / posterior.noise_std, dof) for value in values)
     return Residuals(
@@ -120,8 +121,8 @@ def _normal_scores(scaled: Tensor, dof: float | None) -> Tensor:
     """Standard normal numbers from residuals over the noise's scale."""
     if dof is None:
         return scaled
-    tail = stats.t.sf(scaled.abs().cpu().double().numpy(), dof)
-    return scaled.sign() * torch.as_tensor(stats.norm.isf(tail)).to(scaled)
+    tail = stdtr(dof, -scaled.abs().cpu().double().numpy())
+    return scaled.sign() * torch.as_tensor(-ndtri(tail)).to(scaled)
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +166,8 @@ def check(posterior: Posterior, num_samples: int, seed: int) -> FitCheck:
     """See ``Posterior.check``."""
     with warnings.catch_warnings():  # draws that diverged say nothing here
         warnings.simplefilter("ignore", DivergenceWarning)
-        paths = posterior.fitted(num_samples=num_samples, seed=seed)
+        wide = posterior.in_dtype(torch.float64)
+        paths = wide.fitted(num_samples=num_samples, seed=seed)
     left = residuals(posterior, paths)
     whiteness = left.whiteness()
     predictive = predictive_checks(posterior, paths, seed)

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sympgp.cholesky import cholesky
 from sympgp.dissipation import damped
 from sympgp.fields import HamiltonianField, as_points
 
@@ -89,7 +90,9 @@ def _whitening(
     own = (jacobian @ root).flatten(0, 1)
     size = own.square().sum(-1).mean().clamp(min=torch.finfo(own.dtype).tiny)
     eye = torch.eye(len(own)).to(own)
-    factor = EXACT * torch.linalg.cholesky(own @ own.mT + LEAST**2 * size * eye)
+    factor = EXACT * cholesky(
+        own @ own.mT + LEAST**2 * size * eye, "the covariance of the field over the data"
+    )
     return torch.linalg.solve_triangular(factor, eye, upper=False)
 
 
@@ -133,7 +136,9 @@ def _ridge_step(
     """Minimiser of ``|rows s - misfit|^2 + |white + s|^2``, in the smaller of the two spaces."""
     wide = rows.shape[1] < rows.shape[2]
     gram = rows @ rows.mT if wide else rows.mT @ rows
-    factor = torch.linalg.cholesky(gram + torch.eye(gram.shape[-1]).to(gram))
+    factor = cholesky(
+        gram + torch.eye(gram.shape[-1]).to(gram), "the precision of draws of the dissipation"
+    )
     if wide:  # white + s = rows' (rows rows' + 1)^-1 (misfit + rows white)
         right = misfit.unsqueeze(-1) + rows @ white.unsqueeze(-1)
         return (rows.mT @ torch.cholesky_solve(right, factor)).squeeze(-1) - white

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from copy import copy
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from sympgp.compiled import repays
 from sympgp.fields import BoundField, DrivenField, TrajectoryField
 from sympgp.integrators import RK4, FixedStepIntegrator, GaussLegendre4, Integrator
 from sympgp.posterior.component import normal
 from sympgp.posterior.course import Course
 from sympgp.posterior.draws import FunctionDraws
-from sympgp.rollouts import solve_rollouts
+from sympgp.rollouts import fused, solve_rollouts
 from sympgp.rollouts.statistics import kept_std
 
 if TYPE_CHECKING:
@@ -55,6 +57,19 @@ class Solver:
         if isinstance(method, FixedStepIntegrator) and method.step is not None:
             self.integrator = method.with_step(0.5 * method.step)
 
+    def prepared(
+        self,
+        field: BoundField | TrajectoryField,
+        z0: Float[Tensor, "draws trajectories dim"],
+        times: list[float],
+    ) -> BoundField | TrajectoryField:
+        """The field itself, or compiled where so many evaluations repay it."""
+        if fused.applies(field, z0, self.integrator):  # all steps are one kernel already
+            return field
+        count = self.integrator.evaluations(times)
+        states = z0.shape[0] * z0.shape[1]
+        return field.fused() if repays(count, count * states * field.sines, z0.device) else field
+
     def __call__(
         self,
         field: BoundField | TrajectoryField,
@@ -65,9 +80,15 @@ class Solver:
         """Paths (S, N, T, D) at the times, and which of them diverged."""
         if len(times) == 1:
             return z0.unsqueeze(2), torch.zeros_like(z0[..., 0], dtype=torch.bool)
+        field = self.prepared(field, z0, times)
         if course is None:
             return solve_rollouts(field, z0, times, self.integrator, limit=self.limit)
         states, z = [z0], z0
+        if fused.applies(field, z0, self.integrator):
+            legs = [list(course.between(*ends)) for ends in pairwise(times)]
+            whole = fused.solve_legs(field, z0, legs, self.integrator, self.limit)
+            if whole is not None:
+                return whole, ~whole.isfinite().all(-1).all(-1)
         for begin, end in zip(times[:-1], times[1:], strict=True):
             for left, right, u in course.between(begin, end):
                 driven = DrivenField(field, u)
@@ -98,6 +119,7 @@ class Solver:
         std, spacing = jump
         if std == 0.0:
             return self(field, z0, times, course)
+        field = self.prepared(field, z0, times)
         states, z = [z0], z0
         longest = spacing / JUMPS_A_WINDOW
         for begin, end in zip(times[:-1], times[1:], strict=True):

@@ -74,6 +74,7 @@ def save(posterior: Posterior, path: str | PathLike[str]) -> None:
         "format": FORMAT,
         "components": components,
         "scaling": _plain(posterior.scaling),
+        "dtype": str(posterior.dtype).removeprefix("torch."),
         "dissipation_family": parts.plain(posterior.dissipation_family, "posterior"),
         "data": {
             "times": list(data.times),
@@ -161,4 +162,5 @@ def _from_content(content: dict[str, Any]) -> Posterior:
         Diagnostics(**diagnostics),
         content["counterfactual"],
         content["conditioned"],
+        dtype=getattr(torch, content.get("dtype", "float64")),
     )

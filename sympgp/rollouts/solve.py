@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sympgp.integrators import Integrator, Times, VectorField
+from sympgp.rollouts import fused
 
 
 def solve_rollouts(
@@ -59,7 +60,9 @@ def solve_rollouts(
             raise ValueError(f"limit: expected a positive half width, got {limit!r}")
         if integrator.adaptive:
             field = _stopped_outside(field, limit, center)
-    samples = integrator.solve(field, x0, times)
+    samples = fused.solve(field, x0, times, integrator)
+    if samples is None:
+        samples = integrator.solve(field, x0, times)
     if limit is None:
         inside = samples.isfinite().all(-1)
     else:
@@ -83,6 +86,6 @@ def _stopped_outside(
 
     def stopped(t: float | Tensor, x: Tensor) -> Tensor:
         distance = (_distance(x, center) / limit).amax(-1, keepdim=True)
-        return field(t, x) * (3.0 - distance).clamp(0.0, 1.0)
+        return field(t, x) * (3.0 - distance).clamp(0.0, 1.0).to(x)
 
     return stopped
