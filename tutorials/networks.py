@@ -27,6 +27,7 @@ HIDDEN = (32, 32)  # widths of the networks' layers
 NUM_STEPS = 1000  # of their training
 NUM_MEMBERS = 10  # of the ensemble
 NUM_DRAWS = 100  # possible systems in every forecast
+NUM_STARTS = 10  # trajectories to predict
 DURATION = 8.0  # of the trajectories
 
 # %%
@@ -57,7 +58,7 @@ def save(axes, name):
 # %%
 system = sg.systems.Pendulum(mass=1.0)
 data = system.simulate(4, rate=5, duration=DURATION, noise_std=0.05, seed=0)
-starts = system.sample_initial(10, seed=1000)
+starts = system.sample_initial(NUM_STARTS, seed=1000)
 times = torch.linspace(0.0, 15.0, 76, dtype=torch.float64)
 truth = system.exact(starts, times)
 print(data)
@@ -111,7 +112,7 @@ save(panels, "portraits")
 #
 # ## 4. What the bands hold
 #
-# Ten held-out trajectories, predicted from their exact initial states for almost twice as long as the data lasted.
+# Held-out trajectories, predicted from their exact initial states for almost twice as long as the data lasted.
 
 # %%
 found, rows = {}, {}
@@ -164,7 +165,7 @@ long = torch.linspace(0.0, 100.0, 201, dtype=torch.float64)
 figure, panel = plt.subplots(figsize=(6.6, 3.6), layout="constrained")
 drift = {}
 for name in ("SSGP", "HNN, ensemble", "neural ODE, ensemble"):
-    paths = posteriors[name].rollout(starts[:3], long, num_samples=10)
+    paths = posteriors[name].rollout(starts[:3], long, num_samples=NUM_DRAWS // 10)
     energies = system.hamiltonian(paths.samples)
     off = (energies - energies[:, :, :1]).abs() / energies[:, :, :1]
     middle = off.flatten(0, 1).nanmedian(0).values

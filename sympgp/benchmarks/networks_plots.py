@@ -108,7 +108,7 @@ def forecasts(
         panel.plot(times, truth, label="truth" if one.kind == "latent" else "measured", **look)
         panel.set_title(name, fontsize="small")
         panel.set_ylim(low - margin, high + margin)
-        panel.margins(x=0.01)
+        _few_times(panel)
         style.tidy(panel)
     first = next(iter(found.values())).rollouts
     _label(axes, len(found), style.label("time", first.units), first.names[coordinate])
@@ -151,7 +151,7 @@ def energy_drift(found: Found, ax: Any = None) -> np.ndarray:
         text = f"{name}: {gone:.0%} diverged" if gone else name
         panel.set_title(text, fontsize="small")
         panel.set_yscale("log")
-        panel.margins(x=0.01)
+        _few_times(panel)
         style.tidy(panel)
     first = next(iter(found.values())).rollouts
     _label(axes, len(found), style.label("time", first.units), "relative error of the energy")
@@ -192,6 +192,14 @@ def calibrations(found: Found, ax: Axes | None = None) -> Axes:
     # names are long: beside the curves, in their order
     panel.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize="small")
     return panel
+
+
+def _few_times(panel: Axes) -> None:
+    """Times along the panel, so few that those of neighbours keep apart."""
+    from matplotlib.ticker import MaxNLocator
+
+    panel.margins(x=0.01)
+    panel.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
 
 
 def _widest(found: Found) -> int:

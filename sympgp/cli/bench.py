@@ -12,6 +12,7 @@ import click
 from sympgp.cli.bench_calibration import calibration
 from sympgp.cli.bench_networks import networks
 from sympgp.cli.bench_options import divide, protocol_options, running_options
+from sympgp.cli.bench_speed import speed
 from sympgp.cli.parameters import Numbers
 
 HELP = """Run published protocols and print their tables: mean and standard error over seeds.
@@ -27,6 +28,7 @@ Examples:
   sympgp bench hgp
   sympgp bench calibration
   sympgp bench networks
+  sympgp bench speed
 """
 
 SSGP_HELP = """New trajectories of pendula, Duffing's oscillator and a bead on a wire.
@@ -70,6 +72,7 @@ def bench() -> None:
 
 bench.add_command(calibration)
 bench.add_command(networks)
+bench.add_command(speed)
 
 
 @bench.command(help=SSGP_HELP, short_help="Predict new trajectories.", epilog=SSGP_EXAMPLE)

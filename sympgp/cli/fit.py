@@ -10,6 +10,7 @@ import click
 
 from sympgp.cli.model_options import check_options, make_model, model_options
 from sympgp.cli.parameters import (
+    DataFile,
     InputFile,
     NoiseLevel,
     OutputFile,
@@ -29,7 +30,7 @@ FIT_HELP = """Fit a Hamiltonian system to the trajectories in FILE and save the 
 FILE is a CSV file with one row per observation: a first line that names the columns, then the
 time, the coordinates and the momenta. Leave a cell empty where nothing was measured. A column
 "trajectory" tells several trajectories apart. It may be compressed; separators and decimal commas
-are found out. A NetCDF file (.nc) will do as well.
+are found out. A NetCDF file (.nc) or a Zarr store (.zarr) will do as well.
 
 For one degree of freedom a velocity will do as the momentum. Name several degrees of freedom by
 giving --q and --p once for each, in the same order.
@@ -37,6 +38,8 @@ giving --q and --p once for each, in the same order.
 What is known of the system helps: what takes energy out (--dissipation), what drives it (--input),
 which coordinates are angles (--angle), its mass (--mass), without which positions alone say
 nothing of the momenta, or a formula of its energy (--formula).
+
+Started by torchrun, several processes share the work, by trajectories.
 """
 
 FIT_EXAMPLE = """\b
@@ -49,6 +52,7 @@ Examples:
   sympgp fit data.csv --formula "p**2/2-k*cos(q)" --parameter k=lognormal:9,0.5 -o fit.pt
   sympgp fit data.csv --model hnn --hidden 64,64 --engine ensemble --friction -o fit.pt
   sympgp fit many.csv --formula "p**2/2-k*cos(q)" --parameter k=pooled:lognormal:9,0.5 -o fit.pt
+  torchrun --nproc-per-node 2 -m sympgp fit many.nc --friction -o fit.pt
 """
 
 SUMMARY_EXAMPLE = """\b
@@ -58,7 +62,7 @@ Example:
 
 
 @click.command(help=FIT_HELP, short_help="Fit the trajectories in a file.", epilog=FIT_EXAMPLE)
-@click.argument("file", type=InputFile)
+@click.argument("file", type=DataFile())
 @click.option(
     "--q",
     multiple=True,
@@ -136,6 +140,13 @@ Example:
     help="Seed of every random choice.",
 )
 @click.option("--device", metavar="NAME", help='Where to compute, such as "cuda".')
+@click.option(
+    "--dtype",
+    type=click.Choice(("float32", "float64")),
+    default="float64",
+    show_default=True,
+    help="Digits of features and predictions; float32 is for large problems on GPUs.",
+)
 @threads_option
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 @click.option(
@@ -155,32 +166,49 @@ def fit(
     engine: str | None,
     seed: int,
     device: str | None,
+    dtype: str,
     quiet: bool,
     output: Path,
     **given: Any,
 ) -> None:
     """Fit a file."""
+    import torch
+
     from sympgp.benchmarks.registry import make_engine
     from sympgp.cli.text import describe_data
+    from sympgp.distributed import initialize, leave
     from sympgp.inference import fit as fit_model  # loaded before the first word: some libraries
     # swallow an interrupt while they are imported
 
-    refuse_same_file(file, output)
-    _check_device(device)
-    check_options(given, inputs, covariates)
-    inference = None if engine is None else make_engine(engine)
+    ranks = initialize(device or "cpu")
+
+    def check() -> Any:
+        refuse_same_file(file, output)
+        _check_device(device)
+        check_options(given, inputs, covariates)
+        return None if engine is None else make_engine(engine)
+
+    inference = ranks.agree(check)
     columns = {"q": q, "p": p, "time": time, "trajectory": trajectory, "units": dict(units)}
     text = {name: given[name] for name in TEXT}
-    data = read(file, text, u=inputs, covariates=covariates, **columns)
-    law = _noise(noise, levels, data.names)
-    model = make_model(data, given, law, seed)
-    click.echo(f"{file}: {describe_data(data)}")
+    data = read(file, text, ranks, u=inputs, covariates=covariates, **columns)
+    model = ranks.agree(lambda: make_model(data, given, _noise(noise, levels, data.names), seed))
+    if ranks.first:
+        click.echo(f"{file}: {describe_data(data)}")
     posterior = fit_model(
-        model, data, inference=inference, seed=seed, device=device, progress=not quiet
+        model,
+        data,
+        inference=inference,
+        seed=seed,
+        device=device,
+        dtype=getattr(torch, dtype),
+        progress=not quiet,
     )
-    posterior.save(output)
-    click.echo(posterior.summary())
-    click.echo(f"Wrote {output}")
+    if ranks.first:
+        posterior.save(output)
+        click.echo(posterior.summary())
+        click.echo(f"Wrote {output}")
+    leave()
 
 
 def _noise(kind: str, levels: tuple[tuple[str, float], ...], names: tuple[str, ...]) -> Noise:

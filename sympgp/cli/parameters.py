@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -140,7 +141,10 @@ class Numbers(click.ParamType):
 
 
 class OutputFile(click.ParamType):
-    """A file to write, refused at once if it could not be written in the end."""
+    """A file to write, refused at once if it could not be written in the end.
+
+    Of the processes that ``torchrun`` starts the first one writes, so that it alone looks.
+    """
 
     name = "file"
 
@@ -155,6 +159,8 @@ class OutputFile(click.ParamType):
         if self.suffixes and path.suffix.lower() not in self.suffixes:
             known = ", ".join(self.suffixes)
             self.fail(f"expected a name that ends in one of {known}, got {value!r}", param, ctx)
+        if os.environ.get("RANK", "0") != "0":
+            return path
         try:
             check_writable(path)
         except ValueError as error:
@@ -163,6 +169,19 @@ class OutputFile(click.ParamType):
 
 
 InputFile = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+class DataFile(click.Path):
+    """A file that exists, or the folder of a Zarr store, whose name ends in ``.zarr``."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path."""
+        if Path(value).suffix.lower() == ".zarr":
+            return super().convert(value, param, ctx)
+        return InputFile.convert(value, param, ctx)
 
 
 def _use_threads(ctx: click.Context, param: click.Parameter, value: int) -> None:

@@ -9,6 +9,7 @@ import click
 
 from sympgp.cli.parameters import (
     PICTURES,
+    DataFile,
     InputFile,
     Number,
     OutputFile,
@@ -50,6 +51,7 @@ Examples:
   sympgp rollout fit.pt --x0 -1.0,0.5 --x0 2,0 --until 20 --without-dissipation -o new.nc
   sympgp rollout fit.pt --x0 1.0,0.0 --until 20 --inputs torque.csv -o new.nc
   sympgp rollout fit.pt --x0 1.0,0.0 --covariates 0.8 --until 20 -o new.nc
+  torchrun --nproc-per-node 2 -m sympgp rollout fit.pt --x0 1.0,0.0 --until 20 -o new.nc
 """
 
 until_option = click.option(
@@ -106,9 +108,9 @@ plot_option = click.option(
 )
 @click.option(
     "--data",
-    type=InputFile,
+    type=DataFile(),
     metavar="DATA",
-    help="File with new trajectories, CSV or NetCDF, with the same names of the columns.",
+    help="File with new trajectories, CSV, NetCDF or Zarr, with the same names of the columns.",
 )
 @time_option
 @click.option(
@@ -222,21 +224,30 @@ def rollout(
     """Start new trajectories."""
     import sympgp as sg
     from sympgp.cli.text import describe_rollouts
+    from sympgp.distributed import initialize, leave
 
-    refuse_same_file(file, output)
-    times = time_grid(0.0, until, step)
-    posterior = sg.load(file)
-    _check_width(x0, posterior.names)
-    if inputs is None and posterior.num_inputs:
-        names = ", ".join(posterior.data.input_names)
-        raise ValueError(f"--inputs: expected a file, since the system is driven by {names}")
-    signal = read_inputs(posterior, inputs, inputs_time)
+    ranks = initialize("cpu")
+
+    def prepare() -> tuple[Any, Any, list[float]]:
+        refuse_same_file(file, output)
+        times = time_grid(0.0, until, step)
+        posterior = sg.load(file)
+        _check_width(x0, posterior.names)
+        if inputs is None and posterior.num_inputs:
+            names = ", ".join(posterior.data.input_names)
+            raise ValueError(f"--inputs: expected a file, since the system is driven by {names}")
+        return posterior, read_inputs(posterior, inputs, inputs_time), times
+
+    posterior, signal, times = ranks.agree(prepare)
     if without_dissipation:
         posterior = posterior.without_dissipation()
     how: dict[str, Any] = {"num_samples": samples, "seed": seed, "discrepancy": discrepancy}
     how["covariates"] = _rows(covariates)
     with as_option("inputs", "--inputs"), as_option("covariates", "--covariates"):
-        new = posterior.rollout(x0, times, inputs=signal, **how)
+        new = posterior.rollout(x0, times, inputs=signal, ranks=ranks, **how)
+    leave()
+    if not ranks.first:
+        return
     new.to_netcdf(output)
     click.echo(describe_rollouts(new))
     click.echo(f"Wrote {output}")

@@ -54,6 +54,8 @@ class Program(click.Group):
                     raise
                 bad_input = isinstance(error, ValueError | FileNotFoundError)
                 message = str(error).removeprefix("path: ")
+                if _said_together(error, message):
+                    ctx.exit(InputError.exit_code)
                 raise (InputError if bad_input else click.ClickException)(message) from error
             except (FloatingPointError, RuntimeError) as error:
                 if ctx.params["traceback"] or not _broke_down(error):
@@ -63,6 +65,19 @@ class Program(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The commands in the order in which they are used."""
         return list(self.commands)
+
+
+def _said_together(error: Exception, message: str) -> bool:
+    """Whether all of several processes have this error; the first then says it for all."""
+    from sympgp.distributed import RankError, Ranks
+
+    if not isinstance(error, RankError):
+        return False
+    ranks = Ranks.current()
+    if ranks.first:
+        InputError(message).show()
+    ranks.any(True)  # the others wait: the first one that ends takes all with it
+    return True
 
 
 def _broke_down(error: Exception) -> bool:

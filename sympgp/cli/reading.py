@@ -11,10 +11,11 @@ import click
 from sympgp.cli.parameters import as_option
 
 if TYPE_CHECKING:
+    from sympgp.distributed import Ranks
     from sympgp.posterior import Posterior
     from sympgp.trajectories import Trajectories
 else:
-    Posterior = Trajectories = Any
+    Posterior = Ranks = Trajectories = Any
 
 SEPARATORS = {"tab": "\t", "blank": r"\s+"}
 """Signs that are hard to type."""
@@ -51,12 +52,15 @@ def text_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def read(path: Path, text: Mapping[str, Any], **columns: Any) -> Trajectories:
-    """Read a NetCDF file where the name says so, and a table in a text file else.
+def read(
+    path: Path, text: Mapping[str, Any], ranks: Ranks | None = None, **columns: Any
+) -> Trajectories:
+    """Read a NetCDF file or Zarr store where the name says so, and a table in a text file else.
 
     Args:
         path: the file.
         text: by name, what ``text_options`` say.
+        ranks: processes that call this alike, and read a share each where the file allows it.
         columns: of ``Trajectories.from_file``; None, or none at all, is what the reader assumes.
             Coordinates without momenta are positions only.
 
@@ -64,17 +68,23 @@ def read(path: Path, text: Mapping[str, Any], **columns: Any) -> Trajectories:
         ValueError: the file cannot be read; it is NetCDF, which is not written as text.
     """
     import sympgp as sg
-    from sympgp.trajectories.readers import NETCDF_SUFFIXES
+    from sympgp.trajectories.readers import DATASET_SUFFIXES
 
     given = {name: value for name, value in text.items() if value is not None}
-    if given and path.suffix.lower() in NETCDF_SUFFIXES:
-        raise ValueError(f"--{next(iter(given))}: {path} is NetCDF; this is for text files")
+    dataset = path.suffix.lower() in DATASET_SUFFIXES
+    if given and dataset:
+        kind = "Zarr" if path.suffix.lower() == ".zarr" else "NetCDF"
+        raise ValueError(f"--{next(iter(given))}: {path} is {kind}; this is for text files")
     if "sep" in given:
         given["sep"] = SEPARATORS.get(given["sep"], given["sep"])
     given |= {name: value for name, value in columns.items() if value}
     if columns.get("q") and not columns.get("p"):
         given["p"] = None  # positions only
-    return sg.Trajectories.from_file(path, **given)
+    if ranks is None or not ranks.several:
+        return sg.Trajectories.from_file(path, **given)
+    if dataset:
+        return ranks.agree(lambda: sg.TrajectoryFile(path, **given)).gathered(ranks)
+    return ranks.agree(lambda: sg.Trajectories.from_file(path, **given))
 
 
 def read_alike(
@@ -95,7 +105,10 @@ def read_alike(
     names, n = posterior.names, posterior.num_dof
     momenta = () if bool(posterior.unobserved[n:].all()) else names[n:]
     context = posterior.components[0].field.context
-    columns = {"u": posterior.data.input_names, "covariates": context and context.names}
+    columns: dict[str, Any] = {
+        "u": posterior.data.input_names,
+        "covariates": context and context.names,
+    }
     return read(path, text, q=names[:n], p=momenta, time=time, trajectory=trajectory, **columns)
 
 
