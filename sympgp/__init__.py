@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sympgp import kernels, metrics, plots, systems
+    from sympgp import distributed, kernels, metrics, plots, systems
     from sympgp.comparison import compare
     from sympgp.dissipation import (
         Conservative,
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from sympgp.phase_space import symplectic_matrix
     from sympgp.posterior import Posterior, load
     from sympgp.rollouts import Rollouts
-    from sympgp.trajectories import StateDerivatives, Trajectories
+    from sympgp.trajectories import StateDerivatives, Trajectories, TrajectoryFile
 
 __version__ = "0.1.0"
 
@@ -103,6 +103,7 @@ _MODULES = {
     "StudentTNoise": "noise",
     "StateDerivatives": "trajectories",
     "Trajectories": "trajectories",
+    "TrajectoryFile": "trajectories",
     "compare": "comparison",
     "fit": "inference",
     "load": "posterior",
@@ -126,6 +127,7 @@ _MODULES = {
     "Tao": "integrators",
     "Tao4": "integrators",
     "DiscreteGradient": "integrators",
+    "distributed": "",
     "kernels": "",
     "metrics": "",
     "plots": "",
@@ -168,6 +170,7 @@ __all__ = [
     "StudentTNoise",
     "StateDerivatives",
     "Trajectories",
+    "TrajectoryFile",
     "compare",
     "fit",
     "load",
@@ -191,6 +194,7 @@ __all__ = [
     "Tao",
     "Tao4",
     "DiscreteGradient",
+    "distributed",
     "kernels",
     "metrics",
     "plots",

@@ -85,11 +85,12 @@ def compare(
     Example:
         >>> import warnings
         >>> from sympgp.systems import Pendulum
-        >>> from sympgp import SSGP, Friction, fit
+        >>> from sympgp import SSGP, Friction, GaussNewton, fit
         >>> data = Pendulum(friction=0.2).simulate(4, rate=5, duration=8, noise_std=0.05)
         >>> models = {"conservative": SSGP(num_features=20)}
         >>> models["friction"] = SSGP(num_features=20, dissipation=Friction())
-        >>> fits = {name: fit(model, data, progress=False) for name, model in models.items()}
+        >>> quick = {"inference": GaussNewton(num_components=1), "progress": False}
+        >>> fits = {name: fit(model, data, **quick) for name, model in models.items()}
         >>> with warnings.catch_warnings():  # a few observations may be hard to leave out
         ...     warnings.simplefilter("ignore", ComparisonWarning)
         ...     table = compare(fits, num_samples=400)

@@ -309,10 +309,10 @@ def test_pairs_give_functions_that_come_back_from_a_file(
     posterior = sg.fit(small(), data, inference=ENGINES[name], progress=False)
     component = posterior.components[0]
     assert isinstance(component, SampledComponent)
-    assert component.draws.theta.dtype == dtype
     x = torch.tensor([[0.5, 0.2], [0.1, -0.4]], dtype=dtype)
     draws = posterior.sample(6)
     rates = draws(x)
+    assert rates.dtype == posterior.vector_field(x).mean.dtype == posterior.dtype == dtype
     torch.testing.assert_close(rates, draws(x), rtol=0.0, atol=0.0)
     assert float(rates.std(0).max()) > 0.0
     assert bool(posterior.noise().mean.gt(0).all())

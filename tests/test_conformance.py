@@ -36,14 +36,9 @@ from sympgp.integrators import RK4
 from sympgp.phase_space import symplectic_matrix
 from sympgp.shooting.adjoint import recorded_paths, solve_paths
 from sympgp.shooting.layout import Nodes, Windows
+from sympgp.shooting.linearization import linearize
 from sympgp.shooting.problem import Problem
-from sympgp.shooting.sensitivities import (
-    Drive,
-    chain_sensitivities,
-    freeze,
-    linearize,
-    nominal_path,
-)
+from sympgp.shooting.sensitivities import Drive, chain_sensitivities, freeze, nominal_path
 from sympgp.trajectories import Trajectories
 
 FORMULA = "p**2/(2*m) + k*(1 - cos(q))"

@@ -191,10 +191,13 @@ def test_inputs_may_be_shared_by_all_trajectories():
 
 
 def test_numbers_are_float64_unless_all_are_narrower():
-    narrow = grid().astype("f4").assign_coords(time=TIMES.astype("f4"))
-    assert Trajectories.from_xarray(narrow, q="angle", p="speed").dtype == torch.float32
-    for wide in (narrow.assign_coords(time=TIMES), narrow.assign_coords(time=[0, 1, 2])):
-        assert Trajectories.from_xarray(wide, q="angle", p="speed").dtype == torch.float64
+    narrow = grid().astype("f4")
+    assert Trajectories.from_xarray(grid(), q="angle", p="speed").dtype == torch.float64
+    mixed = narrow.assign(speed=narrow["speed"].astype("f8"))
+    assert Trajectories.from_xarray(mixed, q="angle", p="speed").dtype == torch.float64
+    for times in (TIMES, TIMES.astype("f4"), [0, 1, 2]):
+        data = Trajectories.from_xarray(narrow.assign_coords(time=times), q="angle", p="speed")
+        assert (data.dtype, data.times[0].dtype) == (torch.float32, torch.float64)
 
 
 @pytest.mark.parametrize("engine", ["h5netcdf", "scipy"])  # NetCDF 4 and the classic format

@@ -6,19 +6,31 @@ before: both runs make the same operations in the same order.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import pytest
 import torch
-from problems import hyperparameters, randn, shooting, tensor
+from problems import hyperparameters, randn, shooting, tensor, unchecked
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sympgp import SSGP, Friction, GaussNewton, fit
+from sympgp import (
+    HNN,
+    MAP,
+    SSGP,
+    DerivativeRegression,
+    ExactGP,
+    Friction,
+    GaussNewton,
+    StateDerivatives,
+    Trajectories,
+    fit,
+)
 from sympgp.energies import FourierEnergy
 from sympgp.energies.base import Basis, GradientMap
 from sympgp.inference.discrepancy import autocorrelation_time, log_evidence
@@ -26,7 +38,8 @@ from sympgp.inference.evidence import FrozenModel, linear_rate
 from sympgp.inference.smoothing import _cut, _Pieces
 from sympgp.shooting.layout import Nodes, Windows
 from sympgp.shooting.levenberg_marquardt import levenberg_marquardt
-from sympgp.shooting.sensitivities import freeze, linearize
+from sympgp.shooting.linearization import linearize
+from sympgp.shooting.sensitivities import freeze
 from sympgp.systems import Pendulum
 
 # Builds for the CPU alone cannot index tensors that claim to be on "cuda"; there the device
@@ -39,6 +52,7 @@ READ = (aten._local_scalar_dense.default, aten.equal.default, aten.is_nonzero.de
 SIZED = (
     aten.nonzero.default,
     aten._unique2.default,
+    aten.linalg_lstsq.default,
     aten.repeat_interleave.Tensor,
     aten.repeat_interleave.self_Tensor,
 )
@@ -58,6 +72,7 @@ class Recorder(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.results: list[Any] = []
+        self.arrays: list[Any] = []
 
     def __torch_dispatch__(self, function, types, arguments=(), options=None):
         result = function(*arguments, **(options or {}))
@@ -85,6 +100,25 @@ class Replayer(TorchDispatchMode):
         return function(*arguments, **(options or {}))
 
 
+DATA = ("Trajectories", "StateDerivatives")
+NUMPY = Tensor.numpy
+READS: list[Any] = []
+"""What is recorded or replayed at present, as NumPy reads it."""
+
+
+def as_array(tensor: Tensor, force: bool = False) -> Any:
+    """``numpy``, which fake tensors do not have, and tensors elsewhere than on the CPU neither."""
+    if isinstance(tensor, FakeTensor):
+        assert tensor.device.type == "cpu", f"numpy() of a tensor on {tensor.device}"
+        array = next(READS[-1]).copy()
+        assert array.shape == tensor.shape
+        return array
+    array = NUMPY(tensor, force=force)
+    if READS:
+        READS[-1].append(array.copy())
+    return array
+
+
 def numbers(tensor: Tensor) -> Any:
     """``tolist`` one number at a time, as fake tensors do it."""
     return tensor.item() if tensor.dim() == 0 else [numbers(part) for part in tensor]
@@ -99,7 +133,7 @@ def moved(value: Any, move: Callable[[Tensor], Tensor]) -> Any:
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     if isinstance(value, dict):
         return {key: moved(item, move) for key, item in value.items()}
-    if isinstance(value, (Basis, GradientMap)) or type(value).__name__ == "Trajectories":
+    if isinstance(value, (Basis, GradientMap)) or type(value).__name__ in DATA:
         result = copy.copy(value)
         for name, item in vars(value).items():
             object.__setattr__(result, name, moved(item, move))
@@ -122,15 +156,43 @@ def tensors(value: Any) -> list[Tensor]:
     return found
 
 
+SOBOL = torch.quasirandom.SobolEngine
+
+
+class RealSobol:
+    """The engine of Sobol points, which fills tensors by address: on the CPU and for real."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        with unset_fake_temporarily():
+            self.engine = SOBOL(*arguments, **options)
+
+    def draw(self, *arguments: Any, **options: Any) -> Tensor:
+        with unset_fake_temporarily():
+            return self.engine.draw(*arguments, **options)
+
+
 @pytest.fixture(autouse=True)
 def as_fake_tensors_read(monkeypatch):
-    monkeypatch.setattr(torch.Tensor, "tolist", numbers)
+    monkeypatch.setattr(Tensor, "tolist", numbers)
+    monkeypatch.setattr(Tensor, "numpy", as_array)
+    monkeypatch.setattr(torch.quasirandom, "SobolEngine", RealSobol)
+    # the kernel of fused rollouts takes addresses, which fake tensors have none of
+    monkeypatch.setenv("SYMPGP_FUSED", "0")
+
+
+@contextmanager
+def read_into(arrays: Any) -> Iterator[None]:
+    READS.append(arrays)
+    try:
+        yield
+    finally:
+        READS.pop()
 
 
 def on_accelerator(function: Callable[..., Any], *arguments: Any, device: str = DEVICE) -> None:
     """Run for real on the CPU, then with fake tensors elsewhere, and compare the results."""
     recorder = Recorder()
-    with recorder:
+    with recorder, read_into(recorder.arrays):
         expected = function(*arguments)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
 
@@ -139,7 +201,7 @@ def on_accelerator(function: Callable[..., Any], *arguments: Any, device: str = 
             return torch.empty(value.shape, dtype=value.dtype, device=device)
 
     there = moved(arguments, fake)
-    with mode, Replayer(recorder.results):
+    with mode, Replayer(recorder.results), read_into(iter(recorder.arrays)):
         result = function(*there)
     own, found = tensors(expected), tensors(result)
     assert len(found) == len(own) > 0
@@ -269,7 +331,7 @@ def test_smoothing():
         pieces = _Pieces(nodes.times[member], *(part[member, 0] for part in parts))
         queries = nodes.times[core]
         thin = pieces.thinned(2)
-        return [pieces.predict(log, queries), thin.negative_log_likelihood(log)]
+        return [pieces.predict(log, queries)[0], thin.negative_log_likelihood(log)]
 
     on_accelerator(smooth, problem.nodes, tensor([0.1, 0.2, -1.0]))
 
@@ -310,6 +372,9 @@ X = tensor([[0.5, 0.2], [-1.0, 1.0]])
         lambda p, x: shown(p.rollout(x, TIMES, num_samples=3, discrepancy=True)),
         lambda p, x: shown(p.forecast([4.0, 4.5], trajectory=1, num_samples=3)),
         lambda p, x: [part for f in p.fitted(num_samples=3) for part in shown(f)],
+        lambda p, x: shown(p.without_dissipation().rollout(x, TIMES, num_samples=3)),
+        pytest.param(lambda p, x: p.condition(p.data[:1]).vector_field(x), marks=pytest.mark.slow),
+        pytest.param(lambda p, x: p.log_likelihood(p.data[:1]), marks=pytest.mark.slow),
     ],
     ids=[
         "field",
@@ -322,6 +387,9 @@ X = tensor([[0.5, 0.2], [-1.0, 1.0]])
         "jumps",
         "forecast",
         "fitted",
+        "undamped rollout",
+        "conditioned",
+        "likelihood",
     ],
 )
 def test_predictions(posterior, predict):
@@ -339,6 +407,46 @@ def shown(rollouts) -> list[Tensor]:
         rollouts.energy(),
         *bands,
     ]
+
+
+# whole fits
+
+
+def pairs() -> StateDerivatives:
+    x = randn(30, 2)
+    q, p = x.unbind(-1)
+    return StateDerivatives(x, torch.stack([p, -q - 0.1 * q**3], -1) + 0.02 * randn(30, 2, seed=1))
+
+
+def paths() -> Trajectories:
+    return Pendulum(friction=0.1).simulate(2, rate=4, duration=2, noise_std=0.03)
+
+
+SPECTRUM = SSGP(num_features=4, dissipation=Friction())
+NETWORK = HNN(1, (3, 3))
+SHORT = GaussNewton(num_components=1, hyperparameter_rounds=1, max_iterations=2)
+
+
+@pytest.mark.parametrize(
+    "model, data, engine",
+    [
+        (NETWORK, pairs, MAP(num_steps=2)),
+        (SPECTRUM, pairs, ExactGP()),
+        (SPECTRUM, pairs, DerivativeRegression()),
+        (SPECTRUM, paths, SHORT),
+    ],
+    ids=["MAP", "exact", "regression", "Gauss-Newton"],
+)
+@pytest.mark.slow
+def test_whole_fits(model, data, engine):
+    def fitted(known):
+        states = known.states if isinstance(known.states, Tensor) else known.states[0]
+        with unchecked():
+            found = fit(model, known, inference=engine, progress=False)
+            rates = found.vector_field(states[:2])
+        return [rates.mean, rates.stddev]
+
+    on_accelerator(fitted, data())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -26,7 +26,8 @@ from sympgp.inference.discrepancy import (
 )
 from sympgp.integrators import RK4
 from sympgp.shooting.layout import Nodes
-from sympgp.shooting.sensitivities import INITIAL_VARIANCE, linearize
+from sympgp.shooting.linearization import linearize
+from sympgp.shooting.sensitivities import INITIAL_VARIANCE
 from sympgp.trajectories import Trajectories, wrapped
 
 NOISES = [tensor([0.4, 0.9]), tensor([0.25, 0.5])]

@@ -10,7 +10,7 @@ from problems import randn, shooting, tensor
 from sympgp.posterior import WindowStates
 from sympgp.shooting.elimination import eliminate
 from sympgp.shooting.layout import Windows
-from sympgp.shooting.sensitivities import linearize
+from sympgp.shooting.linearization import linearize
 
 
 def windows_of_lengths(lengths: list[int]) -> Windows:

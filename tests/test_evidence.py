@@ -28,7 +28,8 @@ from sympgp.inference.evidence import (
     pack,
     unpack,
 )
-from sympgp.shooting.sensitivities import INITIAL_VARIANCE, freeze, linearize
+from sympgp.shooting.linearization import linearize
+from sympgp.shooting.sensitivities import INITIAL_VARIANCE, freeze
 
 ENERGY = FourierEnergy(1, 3, separable=0.0, seed=4)
 PRIORS = ENERGY.hyperpriors(identity_scaling().spread)

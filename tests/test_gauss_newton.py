@@ -26,9 +26,11 @@ from sympgp.noise import RATE, SHAPE
 from sympgp.phase_space import symplectic_matrix
 from sympgp.shooting.layout import Nodes, Windows
 from sympgp.shooting.levenberg_marquardt import levenberg_marquardt, solve_damped
+from sympgp.shooting.linearization import linearize
 from sympgp.shooting.noise_levels import noise_update, squares_after
 from sympgp.shooting.problem import Estimate, Problem
-from sympgp.shooting.sensitivities import INITIAL_VARIANCE, linearize
+from sympgp.shooting.reduction import Reduction
+from sympgp.shooting.sensitivities import INITIAL_VARIANCE
 from sympgp.trajectories import Trajectories
 
 # Levenberg-Marquardt
@@ -63,10 +65,10 @@ def test_noise_moves_to_its_fixed_point(duration):
     linear = linearize(
         problem.field, estimate.theta, path, problem.nodes, problem.windows, problem.step
     )
-    chain = problem.eliminate(linear, estimate, end)
-    precision, _ = problem.normal_equations(linear, estimate, chain)
+    reduced = Reduction.of(problem, linear, estimate, end)
+    precision, _ = reduced.normal_equations
     squares = linear.shared[:, -1, -1]
-    noise, gamma = noise_update(problem, linear, estimate, chain, precision, squares)
+    noise, gamma = noise_update(reduced, precision, squares)
     Q, _ = dense_gauss_newton(problem, estimate)
     jacobian = dense_jacobian(problem, estimate)
     predicted, values, channels = observed(problem, unknowns(estimate))

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from problems import NAN, identity_scaling, ragged_data, randn, tensor
 
+from sympgp.shooting import layout
 from sympgp.shooting.layout import Nodes, Windows
 from sympgp.shooting.sensitivities import substeps
 from sympgp.trajectories import Trajectories
@@ -81,6 +82,14 @@ def test_gaps_are_split_and_nothing_is_invented():
     assert torch.equal(nodes.values[observed_nodes], states.nan_to_num())
     assert torch.equal(nodes.mask[observed_nodes], ~states.isnan())
     assert nodes.counts.sum() == data.num_observations
+
+
+def test_gaps_beyond_what_a_quantile_takes_are_split_alike(monkeypatch):
+    data = Trajectories([tensor([0.0, 1.0, 2.0, 3.0, 4.0, 40.0])], [randn(6, 2)])
+    known = Nodes.from_data(data, identity_scaling())
+    monkeypatch.setattr(layout, "MOST_SORTED", 4)
+    nodes = Nodes.from_data(data, identity_scaling())
+    assert float(nodes.dt.max()) <= 1.5 < float(known.dt.max())
 
 
 def test_thinned_windows_are_some_of_the_windows():

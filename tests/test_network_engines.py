@@ -371,3 +371,13 @@ def test_integrators_with_errors_of_their_own_are_refused():
         fit(sg.HNN(1, (4,)), oscillator(), inference=sg.MAP(), integrator=sg.Leapfrog(0.1))
     with pytest.raises(ValueError, match="integrator"):
         fit(sg.HNN(1, (4,)), pairs(), inference=sg.MAP(), integrator=sg.RK4(0.1))
+
+
+@pytest.mark.parametrize(("num_steps", "converged"), [(15, False), (1500, True)])
+def test_adam_says_whether_the_density_still_rises(monkeypatch, num_steps, converged):
+    """Where Gauss-Newton steps would be too large."""
+    monkeypatch.setattr("sympgp.inference.networks.base.affordable", lambda density: False)
+    engine = sg.MAP(num_steps=num_steps)
+    posterior = sg.fit(sg.HNN(1, (6,)), pairs(40, 0.1), inference=engine, progress=False)
+    assert posterior.diagnostics.converged is converged
+    assert ("more steps of training would raise" in posterior.summary()) is not converged

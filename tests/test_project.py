@@ -18,7 +18,8 @@ ROOT = Path(__file__).parent.parent
 
 # From left to right, as in CONTRIBUTING.md: a module imports from its own layer or from its left.
 LAYERS = (
-    ("phase_space", "trajectories"),
+    ("distributed",),
+    ("cholesky", "compiled", "phase_space", "trajectories"),
     ("energies", "dissipation", "inputs", "noise"),
     ("fields", "kernels"),
     ("integrators",),
@@ -111,11 +112,14 @@ def test_the_layer_check_accepts_an_import_from_the_left(code):
 
 
 def test_importing_sympgp_leaves_heavy_packages_out():
-    """Plots, ArviZ and tables cost seconds to import and are loaded by what needs them."""
+    """Plots, ArviZ, tables and compilers take seconds and are loaded by what needs them."""
     # Pyro is loaded by GPyTorch itself, so it is promised only while GPyTorch is left out too.
     code = """
 import sys, sympgp
-heavy = {"matplotlib", "arviz", "pandas", "xarray", "h5py"}
+for name in sympgp.__all__:
+    getattr(sympgp, name)
+heavy = {"matplotlib", "arviz", "pandas", "xarray", "h5py", "click", "torchdiffeq"}
+heavy |= {"scipy.stats", "torch._dynamo", "torch._inductor.compile_fx"}
 if "gpytorch" not in sys.modules:
     heavy.add("pyro")
 print(*sorted(heavy & sys.modules.keys()))

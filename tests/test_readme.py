@@ -138,7 +138,7 @@ def test_the_tables_name_what_there_is():
     named = set(re.findall(r"`(\w+)`", README.split("## Systems to try")[1].split("## ")[0]))
     assert {name for name in sg.systems.__all__ if name[0].isupper()} - {"System"} <= named
     calls = re.findall(r"`(?:Trajectories|data)\.((?:from|to)_\w+)`", README)
-    assert len(calls) == 9 and all(hasattr(sg.Trajectories, call) for call in calls)
+    assert len(calls) == 11 and all(hasattr(sg.Trajectories, call) for call in calls)
 
 
 def test_the_commands_run(folder: Path, monkeypatch: pytest.MonkeyPatch):

@@ -22,9 +22,10 @@ from problems import (
 )
 
 from sympgp.integrators import RK4
-from sympgp.shooting import sensitivities as library
+from sympgp.shooting import linearization as library
 from sympgp.shooting.layout import Nodes, Windows
-from sympgp.shooting.sensitivities import INITIAL_VARIANCE, linearize, nominal_path
+from sympgp.shooting.linearization import linearize
+from sympgp.shooting.sensitivities import INITIAL_VARIANCE, nominal_path
 from sympgp.trajectories import Trajectories
 
 DURATIONS = [0.6, 2.7, math.inf]
@@ -120,9 +121,11 @@ def test_blocks_of_any_size_give_the_same_gram_matrices(monkeypatch, chunk):
     path, _, _ = problem.evaluate(estimate)
     arguments = (problem.field, estimate.theta, path, problem.nodes, problem.windows, problem.step)
     whole = linearize(*arguments)
-    monkeypatch.setattr(library, "CHUNK_ELEMENTS", chunk)
-    calls, freeze = [], library.freeze
-    monkeypatch.setattr(library, "freeze", lambda *a: calls.append(a[2].shape[0]) or freeze(*a))
+    monkeypatch.setattr(library, "CACHED_ELEMENTS", chunk)
+    calls, plain = [], library.interval_derivatives
+    monkeypatch.setattr(
+        library, "interval_derivatives", lambda *a: calls.append(a[2].shape[0]) or plain(*a)
+    )
     parts = linearize(*arguments)
     assert len(calls) > 1
     for name in ("shared", "local", "end"):

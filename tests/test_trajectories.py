@@ -70,12 +70,18 @@ def test_gradients_do_not_enter():
 
 def test_a_dtype_is_kept_and_changed_on_request():
     data = Trajectories(TIMES, STATES, dtype=torch.float32)
-    assert data.dtype == data[0].dtype == data.times[0].dtype == torch.float32
+    assert data.dtype == data[0].dtype == data.states[0].dtype == torch.float32
     assert_same(data.to(dtype=torch.float64), Trajectories(TIMES, STATES))
-    with pytest.raises(
-        ValueError, match=r"stay strictly increasing.*trajectory 0 .*torch\.float32"
+
+
+def test_times_keep_their_digits_whatever_the_type_of_the_states():
+    clock = torch.tensor([1.6e9, 1.6e9 + 0.2, 1.6e9 + 0.5], dtype=torch.float64)
+    states = [[1.0, 0.0], [0.5, 0.1], [0.0, 0.2]]
+    for data in (
+        Trajectories(clock, states, dtype=torch.float32),
+        Trajectories(clock, states).to(dtype=torch.float32),
     ):
-        Trajectories([1e9, 1e9 + 1], STATES[:2]).to(dtype=torch.float32)
+        assert torch.equal(data.times[0], clock) and data.between(1.6e9 + 0.1).dtype == data.dtype
 
 
 def test_an_empty_unit_is_none():

@@ -18,8 +18,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "csv_to_forecast": {"NUM_FEATURES": 25, "NUM_DRAWS": 40, "NUM_STARTS": 3},
     "driven_pendulum": {"NUM_FEATURES": 20, "NUM_DRAWS": 40, "NUM_TORQUES": 3},
     "networks": {
-        **{"NUM_FEATURES": 20, "HIDDEN": (12, 12), "NUM_STEPS": 300, "NUM_MEMBERS": 4},
-        **{"NUM_DRAWS": 30, "DURATION": 6.0},
+        **{"NUM_FEATURES": 20, "HIDDEN": (8, 8), "NUM_STEPS": 150, "NUM_MEMBERS": 3},
+        **{"NUM_DRAWS": 20, "NUM_STARTS": 5, "DURATION": 5.0},
     },
 }
 
