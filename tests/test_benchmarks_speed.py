@@ -319,6 +319,7 @@ def light(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed_fits, "THEIRS", "import csv")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("light")
 def test_a_tiny_run_measures_every_part(tmp_path: Path):
     threads = torch.get_num_threads()

@@ -153,6 +153,7 @@ def test_gaussian_problems_are_not_reweighted():
     assert problem.reweighted(estimate, path) is problem
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dof", "least", "most"), [(3.0, 0.0, 0.05), (None, 1.0, math.inf)])
 def test_a_gross_outlier_is_as_good_as_left_out(dof, least, most, patient):
     """Parameters with it and without it, in posterior deviations; a Gaussian follows it."""

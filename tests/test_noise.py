@@ -306,6 +306,7 @@ def test_outliers_hardly_move_a_fit_with_heavy_tails():
     assert dof is not None and dof <= 4.0
 
 
+@pytest.mark.slow
 def test_few_outliers_do_not_break_trajectories():
     posterior = fitted(with_outliers(0.05), StudentTNoise())
     assert posterior.diagnostics.windows_joined
@@ -364,6 +365,7 @@ def test_tied_noise_is_one_number_in_user_units(two):
     assert noise.mean.tolist() == pytest.approx([0.02] * 4, rel=0.4)
 
 
+@pytest.mark.slow
 def test_units_with_one_kappa_do_not_change_the_predictions(double_pendulum, two):
     """Angles in hundredths of a radian, and seconds in milliseconds."""
     units, time = tensor([100.0, 100.0, 1.0, 1.0]), 1000.0

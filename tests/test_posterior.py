@@ -416,6 +416,7 @@ def test_bad_input_is_named(damped, call, message):
         call(damped)
 
 
+@pytest.mark.slow
 def test_the_default_step_is_halved_until_its_error_does_not_matter(damped, monkeypatch):
     """Two halvings of a method of order four."""
     times = torch.linspace(0.0, 10.0, 21, dtype=torch.float64)
