@@ -252,14 +252,23 @@ class Search:
         index = windows.nodes.reshape(-1)
         dt, step = self.nodes.dt[index], max(self.step, EVIDENCE_STEP)
         drive = Drive.over(self.nodes, index)
-        frozen = freeze(self.field, self.theta, self.states[index], dt, step, drive).merged()
-        slope = linear_rate(self.field, frozen.stages, self.theta)
+        field = self.wide_field()
+        frozen = freeze(field, self.theta, self.states[index], dt, step, drive).merged()
+        slope = linear_rate(field, frozen.stages, self.theta)
         return FrozenModel.about(frozen, slope, self.states[windows.nodes], self.nodes, windows)
+
+    def wide_field(self) -> HamiltonianField:
+        """The field in double precision: evidence is of few rows, and its slopes need the digits.
+
+        In single precision hyperparameters end elsewhere, by hundredths of the field's deviation.
+        """
+        return self.field.to(torch.float64)
 
     def change_field(self, model: FrozenModel, field: HamiltonianField) -> None:
         """Take other features and the weights that suit them best about the frozen path."""
         precision = self.estimate().precision
-        _, self.theta = model.solve(field.basis, self.field, self.theta, precision, hold=True)
+        wide, basis = self.wide_field(), field.to(torch.float64).basis
+        _, self.theta = model.solve(basis, wide, self.theta, precision, hold=True)
         self.field = field
 
     def learn_hyperparameters(
@@ -273,8 +282,9 @@ class Search:
         self.report("learning lengthscales", None)
         longest = EVIDENCE_WINDOW if self.duration >= OSCILLATION else self.duration
         model, precision = self.frozen_model(longest), self.estimate().precision
+        field = self.wide_field()
         found = optimise_hyperparameters(
-            lambda basis: model.solve(basis, self.field, self.theta, precision, hold=True)[0],
+            lambda basis: model.solve(basis, field, self.theta, precision, hold=True)[0],
             energy,
             priors,
             start,
