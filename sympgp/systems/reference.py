@@ -43,6 +43,24 @@ def advance(
             )
         # The interpolant of the step serves the trajectories that have a time within it.
         i, k = np.nonzero((t > solver.t_old) & (t <= solver.t))
-        values = solver.dense_output()(t[i, k]).reshape(*shape, len(i))
-        states[i, k] = values[i, :, np.arange(len(i))]
+        if len(i):
+            states[i, k] = _interpolated(solver, i, t[i, k], shape)
     return solver.y.reshape(shape)
+
+
+def _interpolated(
+    solver: DOP853, i: np.ndarray, moments: np.ndarray, shape: tuple[int, ...]
+) -> np.ndarray:
+    """States (K, D) of trajectories i (K,) at a moment (K,) each within the last step.
+
+    SciPy's interpolant evaluates every trajectory at every moment, of which each is wanted once:
+    its polynomial ``y + F_1 x + F_2 x (1 - x) + F_3 x^2 (1 - x) + ..`` (Hairer, Norsett and
+    Wanner, Solving Ordinary Differential Equations I, II.6) is evaluated here, innermost first.
+    """
+    known = solver.dense_output()
+    x = ((moments - known.t_old) / known.h)[:, None]
+    value = np.zeros((len(i), shape[-1]))
+    for order, coefficient in enumerate(reversed(known.F)):
+        value += coefficient.reshape(shape)[i]
+        value *= 1.0 - x if order % 2 else x
+    return value + known.y_old.reshape(shape)[i]
