@@ -95,7 +95,9 @@ class ScaledDissipation(ABC):
         slope: Float[Tensor, "*batch dim"],
         rho: Float[Tensor, "*draws params"],
     ) -> Float[Tensor, "*batch dim dim"]:
-        """``dd/dz`` at fixed g."""
+        """``dd/dz`` at fixed g; zero where the matrix is the same at all states."""
+        if self.constant:
+            return slope.new_zeros(*slope.shape, self.dim)
         return self._derivative(0, z, slope, rho)
 
     def parameter_jacobian(

@@ -67,15 +67,6 @@ class DiagonalDamping(ScaledDissipation):
         """``R~``."""
         return torch.diag_embed(self._diagonal(per_state(rho)).expand_as(slope))
 
-    def state_jacobian(
-        self,
-        z: Float[Tensor, "*batch dim"],
-        slope: Float[Tensor, "*batch dim"],
-        rho: Float[Tensor, "*draws params"],
-    ) -> Float[Tensor, "*batch dim dim"]:
-        """Zero."""
-        return slope.new_zeros(*slope.shape, self.dim)
-
     def parameter_jacobian(
         self,
         z: Float[Tensor, "*batch dim"],

@@ -74,15 +74,6 @@ class MatrixDamping(ScaledDissipation):
         matrix = self.factors.matrix(self._entries(per_state(rho)))
         return matrix.expand(*slope.shape, -1).clone()
 
-    def state_jacobian(
-        self,
-        z: Float[Tensor, "*batch dim"],
-        slope: Float[Tensor, "*batch dim"],
-        rho: Float[Tensor, "*draws params"],
-    ) -> Float[Tensor, "*batch dim dim"]:
-        """Zero."""
-        return slope.new_zeros(*slope.shape, slope.shape[-1])
-
     def parameter_jacobian(
         self,
         z: Float[Tensor, "*batch dim"],

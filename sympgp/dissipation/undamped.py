@@ -67,15 +67,6 @@ class Undamped(ScaledDissipation):
         """Zero."""
         return slope.new_zeros(*slope.shape, self.dim)
 
-    def state_jacobian(
-        self,
-        z: Float[Tensor, "*batch dim"],
-        slope: Float[Tensor, "*batch dim"],
-        rho: Float[Tensor, "*draws params"],
-    ) -> Float[Tensor, "*batch dim dim"]:
-        """Zero."""
-        return slope.new_zeros(*slope.shape, self.dim)
-
     def parameter_jacobian(
         self,
         z: Float[Tensor, "*batch dim"],
