@@ -29,7 +29,7 @@ from sympgp.benchmarks.speed_plot import plot_speed
 from sympgp.benchmarks.speed_record import (
     COLUMNS,
     MACHINE,
-    Asked,
+    Aim,
     Measurement,
     duration,
     fits_and_stages,
@@ -91,8 +91,8 @@ def test_ratio_rate_and_durations():
     assert one.ratio == 2.0 and one.rate == 20.0
     assert Measurement("field", "it", seconds=0.5).ratio is None
     assert [duration(x) for x in (None, 2.0, 0.0123, 4.5e-6)] == ["", "2 s", "12.3 ms", "4.5 us"]
-    assert Asked("seconds", 3.0).text() == "seconds <= 3 s"
-    assert Asked("memory_gib", 2.0).text() == "memory <= 2 GiB"
+    assert Aim("seconds", 3.0).text() == "seconds <= 3 s"
+    assert Aim("memory_gib", 2.0).text() == "memory <= 2 GiB"
 
 
 def test_actions_take_turns_and_medians_are_theirs(monkeypatch: pytest.MonkeyPatch):
@@ -247,8 +247,8 @@ def test_a_field_that_could_not_be_compiled_is_no_compiled_one(monkeypatch):
 # --- files and pictures
 
 SOME = [
-    Measurement("field", "field", "9 points", 0.2, 0.1, "GEMMs", Asked("ratio", 1.5), 9, "points"),
-    Measurement("fits", "duffing", "5 trajectories", 2.0, asked=Asked("seconds", 3.0)),
+    Measurement("field", "field", "9 points", 0.2, 0.1, "GEMMs", Aim("ratio", 1.5), 9, "points"),
+    Measurement("fits", "duffing", "5 trajectories", 2.0, aim=Aim("seconds", 3.0)),
     Measurement("stages", "duffing: fitting", "5 trajectories", 1.2),
     Measurement("stages", "duffing: components", "5 trajectories", 0.8),
     *(
@@ -256,7 +256,7 @@ SOME = [
         for n in (10, 20)
         for k, what in ((2, speed_scaling.ITERATION), (1, speed_scaling.PRODUCT))
     ),
-    Measurement("slopes", "iteration against features", slope=1.0, asked=Asked("slope", 1.05)),
+    Measurement("slopes", "iteration against features", slope=1.0, aim=Aim("slope", 1.05)),
     Measurement("scaling", "memory", memory_gib=0.5, axis="features", value=20.0),
 ]
 
@@ -267,7 +267,7 @@ def test_the_file_has_a_row_for_every_figure(tmp_path: Path):
     found = rows_of(tmp_path / "speed.csv")
     assert list(found[0]) == [*COLUMNS, *MACHINE] and len(found) == len(SOME)
     first = found[0]
-    assert (first["seconds"], first["floor"], first["ratio"], first["asked"], first["rate"]) == (
+    assert (first["seconds"], first["floor"], first["ratio"], first["aim"], first["rate"]) == (
         *("0.2", "0.1", "2", "ratio <= 1.5x", "45"),
     )
     assert found[-1]["memory_gib"] == "0.5" and found[-1]["seconds"] == ""
@@ -277,7 +277,7 @@ def test_the_file_has_a_row_for_every_figure(tmp_path: Path):
 
 def test_tables_leave_out_what_no_row_has():
     assert table(SOME[:1]) == [
-        ["what", "size", "time", "floor", "ratio", "floor is", "a second", "asked"],
+        ["what", "size", "time", "floor", "ratio", "floor is", "a second", "aim"],
         ["field", "9 points", "200 ms", "100 ms", "2x", "GEMMs", "45 points", "ratio <= 1.5x"],
     ]
     assert stage_table(SOME[2:4]) == [
@@ -299,7 +299,7 @@ def test_the_picture_shows_ratios_stages_and_slopes():
     assert [label.get_text() for label in ratios.get_yticklabels()] == ["field\nover GEMMs"]
     assert [text.get_text() for text in ratios.texts] == ["2x"]
     assert [bar.get_width() for bar in stages.patches] == pytest.approx([0.4, 0.8 / 3])
-    assert [text.get_text() for text in stages.texts] == ["2 s (asked 3 s)"]
+    assert [text.get_text() for text in stages.texts] == ["2 s (aim 3 s)"]
     assert [text.get_text() for text in growth.texts] == ["slope 1.00"] * 2
     assert growth.get_xlabel() == "features" and growth.get_xscale() == "log"
     assert ratios.figure.get_suptitle() == "some machine"
@@ -333,7 +333,7 @@ def test_a_tiny_run_measures_every_part(tmp_path: Path):
     assert parts == set(bench_speed.TITLES) - {"accelerator"}
     assert "accelerator: left out" in said.stdout and "1 thread, torch" in said.stdout
     assert all(float(row["seconds"]) > 0 for row in found if row["seconds"])
-    assert {row["threads"] for row in found} == {"1"} and {row["asked"] for row in found} == {""}
+    assert {row["threads"] for row in found} == {"1"} and {row["aim"] for row in found} == {""}
     stages = [row["what"] for row in found if row["part"] == "stages"]
     assert {name.partition(": ")[0] for name in stages} == {
         "pendulum-friction",
@@ -353,17 +353,15 @@ def test_a_tiny_run_measures_every_part(tmp_path: Path):
     assert torch.get_num_threads() == threads
 
 
-def test_what_is_asked_is_beside_what_it_is_asked_of():
-    asked = {
-        name: Session(SIZES[name]).asked("ratio", 1.5) for name in ("tiny", "standard", "full")
-    }
-    assert asked == {"tiny": None, "standard": Asked("ratio", 1.5), "full": Asked("ratio", 1.5)}
+def test_an_aim_is_beside_what_it_is_of():
+    aims = {name: Session(SIZES[name]).aim("ratio", 1.5) for name in ("tiny", "standard", "full")}
+    assert aims == {"tiny": None, "standard": Aim("ratio", 1.5), "full": Aim("ratio", 1.5)}
     session = Session(SIZES["full"])
     times = speed_scaling.CaseTimes(3.0, 1.5, 0.5, 5)
     case = (10_000, 100, 250, 1)
     done, product, peak = speed_scaling.rows(session, AXES[0], case, 10_000, times, 1.5, True)
     assert (done.ratio, product.ratio, peak.memory_gib) == (2.0, 3.0, 1.5)
-    texts = [one.asked.text() for one in (done, product, peak) if one.asked]
+    texts = [one.aim.text() for one in (done, product, peak) if one.aim]
     assert texts == ["ratio <= 3x", "ratio <= 2x", "memory <= 2 GiB"]
     assert done.rate == pytest.approx(1e6 / 3)
 

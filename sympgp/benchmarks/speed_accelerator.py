@@ -16,7 +16,7 @@ from sympgp.rollouts import fused
 NONE = "accelerator: left out, since there is none here that PyTorch can use"
 NO_KERNEL = "fused rollouts: left out, since the kernel cannot be used here"
 TIMES_FASTER = 20.0
-"""Asked of fused rollouts over those step by step, and of an iteration over the CPU's."""
+"""Aims of fused rollouts over those step by step, and of an iteration over the CPU's."""
 
 
 def measure_accelerator(session: Session) -> None:
@@ -86,7 +86,7 @@ def _measure_fused(session: Session, device: torch.device) -> None:
                 found.fused,
                 floor,
                 floor_of,
-                session.asked("ratio", most),
+                session.aim("ratio", most),
                 draws * states,
                 "rollouts",
                 repeats=session.repeats,
@@ -111,7 +111,7 @@ def _measure_iteration(session: Session, device: torch.device) -> None:
             there,
             here,
             "the same on the CPU",
-            session.asked("ratio", 1.0 / TIMES_FASTER),
+            session.aim("ratio", 1.0 / TIMES_FASTER),
             case[0] * case[1],
             "observed states",
             repeats=len(times[1]),

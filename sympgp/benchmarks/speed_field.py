@@ -36,16 +36,16 @@ def measure_field(session: Session) -> None:
     z = _normal(points, 2 * num_dof)
     bound = field.bind(theta)
     actions = {**floors(fourier_basis(field).frequencies, z), "field": lambda: bound(0.0, z)}
-    fused = compiled(bound, z)
-    if fused is None:
+    one_pass = compiled(bound, z)
+    if one_pass is None:
         session.note("field, compiled: left out, since no compiler is at hand, or it is not wanted")
     else:
-        actions["field, compiled"] = partial(fused, 0.0, z)
+        actions["field, compiled"] = partial(one_pass, 0.0, z)
     found = session.time(actions)
     size = f"{points:,} points x {features} features, D = {2 * num_dof}"
 
     def row(name: str, floor: str, most: float | None = None) -> Measurement:
-        asked = None if most is None else session.asked("ratio", most)
+        aim = None if most is None else session.aim("ratio", most)
         times = found.seconds
         return Measurement(
             "field",
@@ -54,14 +54,14 @@ def measure_field(session: Session) -> None:
             times[name],
             times.get(floor),
             floor,
-            asked,
+            aim,
             points,
             "points",
             repeats=found.repeats,
         )
 
     session.add(row(GEMMS, ""), row(EAGER, GEMMS), row("field", EAGER, 1.2))
-    if fused is not None:
+    if one_pass is not None:
         session.add(row("field, compiled", GEMMS, 1.5))
     _measure_jacobians(session, size)
 
@@ -133,14 +133,14 @@ def _measure_jacobians(session: Session, size: str) -> None:
 
 
 def compiled(bound: BoundField | TrajectoryField, z: Tensor) -> BoundField | TrajectoryField | None:
-    """The field fused by a compiler, which has done so; None where there is none."""
+    """The field compiled, which has done so; None where there is none."""
     if asked() is False or not at_hand(z.device.type):
         return None
-    fused = bound.fused()
+    one_pass = bound.compiled()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CompileWarning)
-        fused(0.0, z)
-    return None if z.device.type in compiled_pass.failed else fused
+        one_pass(0.0, z)
+    return None if z.device.type in compiled_pass.failed else one_pass
 
 
 def _normal(*shape: int) -> Tensor:
@@ -161,9 +161,9 @@ def measure_rollouts(session: Session) -> None:
     scaled = (posterior.scaling.to_scaled_time(times)).tolist()
     method = RK4(step=1.001 * (scaled[1] - scaled[0]))
     actions: dict[str, Callable[[], object]] = {"field": partial(part.field, 0.0, z0)}
-    fused = compiled(part.field, z0)
-    if fused is not None:
-        actions["field, compiled"] = partial(fused, 0.0, z0)
+    one_pass = compiled(part.field, z0)
+    if one_pass is not None:
+        actions["field, compiled"] = partial(one_pass, 0.0, z0)
 
     def whole() -> None:
         with warnings.catch_warnings():
@@ -172,7 +172,7 @@ def measure_rollouts(session: Session) -> None:
 
     evaluations = session.time(actions).seconds
     quickest = min(evaluations, key=lambda name: evaluations[name])
-    ready = part.field if fused is None or quickest == "field" else fused
+    ready = part.field if one_pass is None or quickest == "field" else one_pass
     found = session.time(
         {
             "solver alone": lambda: solve_rollouts(ready, z0, scaled, method),
@@ -194,7 +194,7 @@ def _add_rollouts(session: Session, found: Timed, floor: float, floor_of: str) -
                 seconds,
                 floor,
                 floor_of,
-                session.asked("ratio", 2.0),
+                session.aim("ratio", 2.0),
                 draws * starts,
                 "rollouts",
                 repeats=found.repeats,

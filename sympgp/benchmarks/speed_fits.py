@@ -24,7 +24,7 @@ from sympgp.models import HamiltonianModel
 from sympgp.trajectories import Trajectories
 
 SHORT, LONG, FORECAST = 3.0, 20.0, 5.0
-"""Seconds asked of a fit with one degree of freedom, with two, and of one trajectory's."""
+"""Aimed seconds of a fit with one degree of freedom, with two, and of one trajectory's."""
 COMPONENT = "component "
 """Beginning of the stages that refit one Gaussian of the mixture."""
 OURS = ("import sympgp", "from sympgp import SSGP, Trajectories, fit")
@@ -100,7 +100,7 @@ def _measure_fit(
             name,
             size,
             timed.seconds["fit"],
-            asked=session.asked("seconds", most),
+            aim=session.aim("seconds", most),
             repeats=timed.repeats,
         )
     )
@@ -131,7 +131,7 @@ def measure_many(session: Session) -> None:
             name,
             size,
             sum(found.values()),
-            asked=session.asked("memory_gib", 2.0) if memory else None,
+            aim=session.aim("memory_gib", 2.0) if memory else None,
             memory_gib=memory,
             repeats=1,
         )
@@ -168,7 +168,7 @@ def measure_import(session: Session) -> None:
                 medians[statement],
                 medians[THEIRS],
                 THEIRS,
-                session.asked("ratio", 1.5),
+                session.aim("ratio", 1.5),
                 repeats=session.repeats,
             )
         )

@@ -18,12 +18,12 @@ from sympgp.benchmarks.speed_scaling import GEMM, ITERATION, PRODUCT
 from sympgp.plots import style
 
 STAGE_COLOURS = (*style.CYCLE[:-1], "#882255", "#999933", "#BBBBBB", "#332288", "#DDCC77")
-ASKED: dict[str, Any] = {"color": style.TRUTH, "linewidth": 2.2, "solid_capstyle": "butt"}
+AIM: dict[str, Any] = {"color": style.TRUTH, "linewidth": 2.2, "solid_capstyle": "butt"}
 FEW_DECADES = 300.0
 """Ratio of an axis' ends up to which numbers between the powers of ten are shown."""
 LEAST = 0.4
 """Smaller ratios are drawn here, with their own number beside them."""
-MARK = "at most this is asked"
+MARK = "the aim: at most this"
 HIDDEN = "_again"
 """Of a label that is in the legend already."""
 
@@ -76,7 +76,7 @@ def bar_height(count: int) -> float:
 
 
 def _ratios(panel: Any, measurements: Sequence[Measurement]) -> None:
-    """A dot for each time over its floor, and a mark where what is asked lies."""
+    """A dot for each time over its floor, and a mark where the aim lies."""
     shown = [m for m in measurements if m.ratio and not m.axis]
     where = np.arange(len(shown))[::-1]
     ratios = [m.ratio or 1.0 for m in shown]
@@ -85,8 +85,8 @@ def _ratios(panel: Any, measurements: Sequence[Measurement]) -> None:
     panel.plot(dots, where, "o", color=style.MODEL, markersize=6, label="measured")
     label = MARK
     for y, one, ratio in zip(where, shown, ratios, strict=True):
-        asked = one.asked.most if one.asked and one.asked.quantity == "ratio" else None
-        right = max(ratio, asked or 0.0, 1.0)
+        aim = one.aim.most if one.aim and one.aim.quantity == "ratio" else None
+        right = max(ratio, aim or 0.0, 1.0)
         panel.annotate(
             f"{ratio:.2g}x",
             (right, y),
@@ -95,8 +95,8 @@ def _ratios(panel: Any, measurements: Sequence[Measurement]) -> None:
             va="center",
             fontsize="small",
         )
-        if asked is not None:
-            panel.plot([asked, asked], [y - 0.35, y + 0.35], label=label, **ASKED)
+        if aim is not None:
+            panel.plot([aim, aim], [y - 0.35, y + 0.35], label=label, **AIM)
             label = HIDDEN
     panel.set_xscale("log")
     low, high = min([*dots, 0.8]), max([*dots, 2.0])
@@ -139,18 +139,18 @@ def _name(one: Measurement) -> str:
 
 
 def _stages(panel: Any, measurements: Sequence[Measurement]) -> None:
-    """A bar for each fit, in pieces for its stages: shares of what is asked, or seconds.
+    """A bar for each fit, in pieces for its stages: shares of the aim, or seconds.
 
-    Beside fits of which a time is asked, others are left out.
+    Beside fits with an aim, others are left out.
     """
     stages = [m for m in measurements if m.part == "stages"]
     names, kinds = fits_and_stages(stages)
     whole = {m.what: m for m in measurements if m.part == "fits"}
-    asked = [_asked_seconds(whole.get(name)) for name in names]
-    shares = any(asked)
-    names = [name for name, most in zip(names, asked, strict=True) if most or not shares]
-    asked = [most for most in asked if most or not shares]
-    unit = np.array([most or 1.0 for most in asked]) if shares else np.ones(len(names))
+    aims = [_aimed_seconds(whole.get(name)) for name in names]
+    shares = any(aims)
+    names = [name for name, most in zip(names, aims, strict=True) if most or not shares]
+    aims = [most for most in aims if most or not shares]
+    unit = np.array([most or 1.0 for most in aims]) if shares else np.ones(len(names))
     found = {m.what: m.seconds or 0.0 for m in stages}
     where, ends = np.arange(len(names))[::-1], np.zeros(len(names))
     for number, kind in enumerate(kinds):
@@ -158,9 +158,9 @@ def _stages(panel: Any, measurements: Sequence[Measurement]) -> None:
         colour = STAGE_COLOURS[number % len(STAGE_COLOURS)]
         panel.barh(where, seconds / unit, 0.6, left=ends, color=colour, label=kind)
         ends += seconds / unit
-    for y, name, end, most in zip(where, names, ends, asked, strict=True):
+    for y, name, end, most in zip(where, names, ends, aims, strict=True):
         text = duration(whole[name].seconds) if name in whole else ""
-        text += f" (asked {duration(most)})" if most else ""
+        text += f" (aim {duration(most)})" if most else ""
         panel.annotate(
             text,
             (end, y),
@@ -171,17 +171,17 @@ def _stages(panel: Any, measurements: Sequence[Measurement]) -> None:
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
         )
     if shares:
-        panel.axvline(1.0, label=MARK, **ASKED)
+        panel.axvline(1.0, label=MARK, **AIM)
     panel.set_yticks(where, names, fontsize="small")
     panel.set_ylim(-0.7, len(names) - 0.3)
     panel.set_xlim(0.0, 1.4 * max([*ends, 1.0 if shares else 1e-9]))
-    panel.set_xlabel("time of a fit over what is asked" if shares else "seconds of a fit")
+    panel.set_xlabel("time of a fit over its aim" if shares else "seconds of a fit")
     _legend(panel, 3, -(-(len(kinds) + shares) // 3), left=-0.55)
     style.tidy(panel)
 
 
-def _asked_seconds(one: Measurement | None) -> int | float | None:
-    return one.asked.most if one and one.asked and one.asked.quantity == "seconds" else None
+def _aimed_seconds(one: Measurement | None) -> int | float | None:
+    return one.aim.most if one and one.aim and one.aim.quantity == "seconds" else None
 
 
 def _growth(panel: Any, measurements: Sequence[Measurement], axis: str, labelled: bool) -> None:

@@ -1,4 +1,4 @@
-"""What a measurement of speed is: a time with its floor, what is asked of it, and files of them."""
+"""What a measurement of speed is: a time with its floor, its aim, and files of them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ SHOWN: dict[Quantity, str] = {
 
 
 @dataclass(frozen=True)
-class Asked:
+class Aim:
     """The most that a quantity should be.
 
     Example:
-        >>> Asked("ratio", 1.5).text()
+        >>> Aim("ratio", 1.5).text()
         'ratio <= 1.5x'
     """
 
@@ -48,7 +48,7 @@ class Measurement:
         seconds: median over the repeats; None of slopes.
         floor: seconds that it is compared with, measured in the same run.
         floor_of: what takes these.
-        asked: of one of the quantities; None where nothing is.
+        aim: for one of the quantities; None where there is none.
         amount: what is done in these seconds, in ``unit``; None where it is not counted.
         unit: of the amount, such as "points".
         slope: on log-log axes, of the times of one axis; None of times.
@@ -65,7 +65,7 @@ class Measurement:
     seconds: float | None = None
     floor: float | None = None
     floor_of: str = ""
-    asked: Asked | None = None
+    aim: Aim | None = None
     amount: int | float | None = None
     unit: str = ""
     slope: float | None = None
@@ -131,7 +131,7 @@ COLUMNS = (
     "unit",
     "slope",
     "memory_gib",
-    "asked",
+    "aim",
     "repeats",
     "device",
 )
@@ -139,7 +139,7 @@ COLUMNS = (
 MACHINE = ("threads", "machine", "torch", "sympgp")
 """Columns that are the same in all rows."""
 HEADINGS = (
-    *("what", "size", "time", "floor", "ratio", "floor is", "a second", "memory", "slope", "asked"),
+    *("what", "size", "time", "floor", "ratio", "floor is", "a second", "memory", "slope", "aim"),
 )
 """Of the tables on the terminal."""
 
@@ -165,7 +165,7 @@ def write_csv(
 
 
 def _cell(value: object) -> object:
-    if isinstance(value, Asked):
+    if isinstance(value, Aim):
         return value.text()
     if isinstance(value, float):
         return f"{value:.6g}"
@@ -173,7 +173,7 @@ def _cell(value: object) -> object:
 
 
 def table(measurements: Sequence[Measurement]) -> list[list[str]]:
-    """Headings and rows for the terminal: every figure with what is asked beside it."""
+    """Headings and rows for the terminal: every figure with its aim beside it."""
     lines = [list(HEADINGS)]
     for one in measurements:
         lines.append(
@@ -187,7 +187,7 @@ def table(measurements: Sequence[Measurement]) -> list[list[str]]:
                 "" if one.rate is None else f"{one.rate:.3g} {one.unit}",
                 "" if one.memory_gib is None else f"{one.memory_gib:.2f} GiB",
                 "" if one.slope is None else f"{one.slope:.2f}",
-                "" if one.asked is None else one.asked.text(),
+                "" if one.aim is None else one.aim.text(),
             ]
         )
     used = [any(column) for column in zip(*lines[1:], strict=True)]

@@ -57,8 +57,8 @@ def measure_scaling(session: Session) -> None:
                 )
             else:
                 found = time_case(case, repeats, budget)
-            asked = growth.own and value == growth.sizes[-1]
-            session.add(*rows(session, growth.axis, case, value, found, memory, asked))
+            aims = growth.own and value == growth.sizes[-1]
+            session.add(*rows(session, growth.axis, case, value, found, memory, aims))
         for what in (ITERATION, PRODUCT):
             add_slope(session, growth, what)
 
@@ -70,9 +70,9 @@ def rows(
     value: int,
     found: CaseTimes,
     memory: float | None,
-    asked: bool,
+    aims: bool,
 ) -> list[Measurement]:
-    """Iteration, product and memory of one case, with what is asked of the largest."""
+    """Iteration, product and memory of one case, with the aims of the largest."""
     done = Measurement(
         "scaling",
         ITERATION,
@@ -80,7 +80,7 @@ def rows(
         found.iteration,
         found.product,
         PRODUCT,
-        session.asked("ratio", 3.0) if asked else None,
+        session.aim("ratio", 3.0) if aims else None,
         amount=case[0] * case[1],
         unit="observed states",
         axis=axis,
@@ -93,7 +93,7 @@ def rows(
         seconds=found.product,
         floor=found.gemm,
         floor_of=GEMM,
-        asked=session.asked("ratio", 2.0) if asked else None,
+        aim=session.aim("ratio", 2.0) if aims else None,
     )
     if memory is None:
         return [done, product]
@@ -103,7 +103,7 @@ def rows(
         seconds=None,
         floor=None,
         floor_of="",
-        asked=session.asked("memory_gib", 2.0) if asked else None,
+        aim=session.aim("memory_gib", 2.0) if aims else None,
         amount=None,
         unit="",
         memory_gib=memory,
@@ -113,7 +113,7 @@ def rows(
 
 
 def add_slope(session: Session, growth: Growth, what: str) -> None:
-    """The slope of one series of times; of trajectories there is one asked for."""
+    """The slope of one series of times; of trajectories there is an aim."""
     found = series(session.measurements, growth.axis, what)
     sizes = [one.value or 0.0 for one in found]
     if len(set(sizes)) < 2:
@@ -123,7 +123,7 @@ def add_slope(session: Session, growth: Growth, what: str) -> None:
             "slopes",
             f"{what} against {growth.axis}",
             f"{sizes[0]:,.0f} to {sizes[-1]:,.0f}",
-            asked=session.asked("slope", 1.05) if growth.own and what == ITERATION else None,
+            aim=session.aim("slope", 1.05) if growth.own and what == ITERATION else None,
             slope=slope(sizes, [one.seconds or 0.0 for one in found]),
             axis=growth.axis,
         )

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from sympgp.benchmarks.speed_record import Asked, Measurement, Quantity
+from sympgp.benchmarks.speed_record import Aim, Measurement, Quantity
 
 SHORTEST = 0.02
 """Seconds below which an action is done several times for one reading of the clock."""
@@ -39,7 +39,7 @@ class Growth:
         axis: one of ``AXES``.
         base: the problem.
         sizes: what the axis takes in place of the base's own, ascending.
-        own: whether memory is asked of them, so that each has a process of its own.
+        own: whether there is an aim of their memory, so that each has a process of its own.
     """
 
     axis: str
@@ -71,8 +71,8 @@ class Sizes:
         pairs: draws, initial states, steps and features of rollouts on an accelerator.
         work: the problem whose iteration is compared on CPU and accelerator.
         many: trajectories of a whole fit whose memory is measured.
-        processes: whether what memory is asked of has a process of its own.
-        asked: whether what is asked is asked of these sizes.
+        processes: whether cases with an aim of their memory have each a process of its own.
+        aims: whether the aims are of these sizes.
         engine: options of the Gauss-Newton engine, beside its defaults.
     """
 
@@ -86,7 +86,7 @@ class Sizes:
     work: Case
     many: Case
     processes: bool = True
-    asked: bool = True
+    aims: bool = True
     engine: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -139,7 +139,7 @@ TINY = Sizes(
     work=(4, 6, 5, 1),
     many=(3, 12, 5, 1),
     processes=False,
-    asked=False,
+    aims=False,
     engine={"num_components": 1, "hyperparameter_rounds": 1, "max_iterations": 5},
 )
 SIZES = {"tiny": TINY, "standard": STANDARD, "full": FULL}
@@ -178,9 +178,9 @@ class Session:
         """Keep measurements."""
         self.measurements.extend(measurements)
 
-    def asked(self, quantity: Quantity, most: float) -> Asked | None:
-        """What is asked of these sizes, if anything."""
-        return Asked(quantity, most) if self.sizes.asked else None
+    def aim(self, quantity: Quantity, most: float) -> Aim | None:
+        """The aim for these sizes, if there is one."""
+        return Aim(quantity, most) if self.sizes.aims else None
 
     def note(self, text: str) -> None:
         """Keep and say what was left out."""

@@ -33,7 +33,7 @@ HELP = """Time the field, rollouts, fits and their growth, each beside its floor
 Floors are measured in the same run: a field evaluation beside its bare matrix products, rollouts
 beside the evaluations that they need, a Gauss-Newton iteration beside its normal-equation product,
 that beside the machine's matrix products. Times are medians; those of long work are over fewer
-repeats, see the file. Nothing is judged: the last column says what is asked on two quiet cores.
+repeats, see the file. Nothing is judged: the last column holds the aims on two quiet cores.
 
 The folder --out gets speed.csv, a row for every figure, and speed.png with the slopes. Sizes: tiny
 takes seconds, standard some minutes; full, with 10,000 trajectories of 100 points, an hour or
