@@ -5,6 +5,7 @@ import pytest
 import torch
 from problems import canonical, randn, tensor
 
+from sympgp.dissipation import Friction
 from sympgp.energies import (
     FourierEnergy,
     FreeEnergy,
@@ -13,7 +14,7 @@ from sympgp.energies import (
     NetworkEnergy,
     PhysicsEnergy,
 )
-from sympgp.energies.lagrangian_basis import _recorded_rows, damped_solve, velocity_rows
+from sympgp.energies.lagrangian_basis import _recorded_rows, continued_solve, velocity_rows
 from sympgp.energies.slope import covector
 from sympgp.inference import MAP, fit
 from sympgp.integrators import RK4
@@ -119,11 +120,15 @@ def test_energy_and_momenta_are_those_of_the_legendre_transform(name):
 
 
 @pytest.mark.parametrize("num_dof", [1, 2, 3])
-@pytest.mark.parametrize("kind", ["network", "kan", "fourier"])
-def test_learned_lagrangians_keep_their_energy_and_the_meaning_of_velocity(kind, num_dof):
+@pytest.mark.parametrize(
+    ("kind", "lengthscale"), [("network", 1.0), ("network", 3.0), ("kan", 1.0), ("fourier", 2.0)]
+)
+def test_learned_lagrangians_keep_their_energy_and_the_meaning_of_velocity(
+    kind, lengthscale, num_dof
+):
     """``dE/dt = 0`` and ``dq/dt = v`` for all weights, states and units."""
     scaling = canonical(num_dof, seed=4)
-    basis = basis_of(LEARNED[kind](num_dof), scaling)
+    basis = basis_of(LEARNED[kind](num_dof), scaling, velocity_lengthscale=lengthscale)
     w, z = weights_of(basis, 4), 0.7 * randn(4, 6, 2 * num_dof, seed=2)
     leaf = z.clone().requires_grad_()
     (slope,) = torch.autograd.grad(basis.value(leaf, w).sum(), leaf)
@@ -132,6 +137,25 @@ def test_learned_lagrangians_keep_their_energy_and_the_meaning_of_velocity(kind,
     assert bool(((slope * rate).sum(-1).abs() < 1e-9 * size).all())
     velocities = (rate * scaling.velocity_scale)[..., :num_dof]
     torch.testing.assert_close(velocities, scaling.to_user(z)[..., num_dof:])
+
+
+def test_momenta_are_the_slope_of_the_lagrangian_and_lengthscales_those_of_the_learned_part():
+    """``p = dL/dv`` and ``E = v p - L``, with ``l(q, v) = function(q, v / lengthscale)``."""
+    scaling = canonical(2, seed=4)
+    basis = basis_of(LEARNED["network"](2), scaling, velocity_lengthscale=3.0)
+    w, z = weights_of(basis, 1)[0], 0.7 * randn(6, 4, seed=2)
+
+    def lagrangian(z):
+        q, v = split(z)
+        kinetic = 0.5 * (basis.mass * (v + basis.drift).square()).sum(-1)
+        return kinetic + basis.function.value(join(q, v / 3.0), w)
+
+    leaf = z.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(lagrangian(leaf).sum(), leaf)
+    torch.testing.assert_close(basis.momenta(z, w), split(slope)[1])
+    y = split(z)[1] + basis.drift
+    energy = (y * split(slope)[1]).sum(-1) - lagrangian(z)
+    torch.testing.assert_close(basis.value(z, w), energy)
 
 
 def test_total_derivatives_and_factors_of_the_lagrangian_change_no_motion():
@@ -188,23 +212,53 @@ def test_free_motion_is_where_learning_starts():
 
 
 @pytest.mark.parametrize("num_dof", [1, 2, 3, 4])
-def test_masses_are_inverted_where_they_can_be_and_damped_elsewhere(num_dof):
+def test_masses_are_inverted_where_they_can_be_and_continued_elsewhere(num_dof):
     matrix = randn(20, num_dof, num_dof)
     matrix, right = matrix + matrix.mT, randn(20, num_dof, seed=1)
     exact = torch.linalg.solve(matrix, right)
-    torch.testing.assert_close(damped_solve(matrix, right, 0.0), exact)
-    eye = torch.eye(num_dof).double()
-    expected = matrix @ torch.linalg.solve(matrix @ matrix + 0.25 * eye, right.unsqueeze(-1))
-    torch.testing.assert_close(damped_solve(matrix, right, 0.5), expected.squeeze(-1))
-    values, vectors = torch.linalg.eigh(matrix)
-    values[:, 0] = 0.0
-    singular = vectors @ torch.diag_embed(values) @ vectors.mT
-    found = damped_solve(singular, right, 0.01)
-    assert bool((found.norm(dim=-1) <= right.norm(dim=-1) / 0.02 + 1e-9).all())
-    assert torch.autograd.gradcheck(
-        lambda m, b: damped_solve(m, b, 0.3),
-        (singular[:3].clone().requires_grad_(), right[:3].clone().requires_grad_()),
+    torch.testing.assert_close(continued_solve(matrix, right, 0.0), exact)
+    heavy = matrix @ matrix.mT + 0.3 * torch.eye(num_dof).double()
+    exact = torch.linalg.solve(heavy, right)
+    torch.testing.assert_close(continued_solve(heavy, right, 0.3), exact)
+    assert torch.autograd.gradgradcheck(
+        lambda m, b: continued_solve(m + m.mT, b, 0.3),
+        (0.5 * matrix[:3].clone().requires_grad_(), right[:3].clone().requires_grad_()),
     )
+
+
+@pytest.mark.parametrize("num_dof", [1, 2, 3, 4])
+def test_the_continued_inverse_is_symmetric_and_positive_definite(num_dof):
+    """Of indefinite and singular matrices too: force and acceleration never point apart."""
+    matrix = randn(30, num_dof, num_dof)
+    values, vectors = torch.linalg.eigh(matrix + matrix.mT)
+    values[:10, 0] = 0.0
+    matrix = vectors @ torch.diag_embed(values) @ vectors.mT
+    eye = torch.eye(num_dof).double().expand(30, -1, -1)
+    inverse = torch.stack([continued_solve(matrix, b, 0.1) for b in eye.unbind(1)], -1)
+    torch.testing.assert_close(inverse, inverse.mT)
+    torch.testing.assert_close(inverse @ matrix, matrix @ inverse)
+    assert bool((torch.linalg.cholesky_ex(inverse)[1] == 0).all())
+
+
+def test_the_continued_inverse_rises_as_masses_fall_through_zero():
+    """Twice differentiable at the floor, and no way down leads to smaller accelerations."""
+    mass = torch.linspace(-3.0, 3.0, 601).double()
+    inverse = continued_solve(mass.view(-1, 1, 1), torch.ones(601, 1).double(), 0.2).squeeze(1)
+    assert bool((inverse > 0).all()) and bool((inverse.diff() < 0).all())
+    floor = torch.tensor([0.2 - 1e-9, 0.2 + 1e-9]).double()
+    derivatives = [
+        torch.func.vmap(d)(floor)
+        for d in (
+            torch.func.grad(_reciprocal),
+            torch.func.grad(torch.func.grad(_reciprocal)),
+        )
+    ]
+    for found, exact in zip(derivatives, (-25.0, 250.0), strict=True):
+        torch.testing.assert_close(found, torch.full_like(floor, exact), rtol=1e-6, atol=0.0)
+
+
+def _reciprocal(mass):
+    return continued_solve(mass.view(1, 1), torch.ones(1).to(mass), 0.2)[0]
 
 
 @pytest.mark.parametrize("kind", ["network", "kan"])
@@ -254,6 +308,8 @@ def test_functions_and_floors_are_checked():
         LagrangianEnergy(FreeEnergy(1))
     with pytest.raises(ValueError, match="floor: expected a finite number"):
         LagrangianEnergy(NetworkEnergy(1), floor=-1.0)
+    with pytest.raises(ValueError, match="velocity_lengthscale: expected a positive number"):
+        LagrangianEnergy(NetworkEnergy(1), velocity_lengthscale=0.0)
 
 
 @pytest.mark.parametrize(
@@ -266,6 +322,11 @@ def test_functions_and_floors_are_checked():
             {"network": "kan", "activation": "tanh"},
             'activation: expected None beside network="kan"',
         ),
+        (
+            {"network": "kan", "velocity_lengthscale": 2.0},
+            'velocity_lengthscale: expected None beside network="kan"',
+        ),
+        ({"velocity_lengthscale": -1.0}, "velocity_lengthscale: expected a positive number"),
         ({"grid": 5}, 'grid: expected None beside network="mlp", which has none, got 5'),
         ({"order": 3}, 'order: expected None beside network="mlp"'),
     ],
@@ -282,7 +343,7 @@ def test_without_a_floor_singular_masses_give_no_number(num_dof):
     matrix = torch.eye(num_dof).double() + torch.zeros(3, 1, 1).double()
     matrix[1, 0, 0] = 0.0
     right = randn(3, num_dof)
-    found = damped_solve(matrix, right, 0.0)
+    found = continued_solve(matrix, right, 0.0)
     assert not bool(found[1].isfinite().all())
     torch.testing.assert_close(found[::2], right[::2])
 
@@ -298,6 +359,34 @@ def test_a_path_through_singular_masses_is_lost():
 
 
 # Learned from pairs.
+
+
+@pytest.mark.parametrize("num_dof", [1, 2])
+def test_a_search_that_begins_at_a_negative_mass_finds_the_positive_one(num_dof):
+    """Solved exactly, accelerations shrink as a negative mass falls, and none leads back."""
+    force = randn(20, num_dof)
+    mass = torch.full((num_dof,), -0.5).double().requires_grad_()
+    search = torch.optim.Adam([mass], 0.05)
+    for _ in range(400):
+        off = continued_solve(torch.diag(mass).expand(20, -1, -1), force, 0.1) - force
+        search.zero_grad()
+        (off.square().mean() + 1.0).log().backward()
+        search.step()
+    torch.testing.assert_close(mass, torch.ones_like(mass), atol=1e-3, rtol=0.0)
+
+
+def test_large_accelerations_of_a_few_states_are_learned_without_singular_masses(monkeypatch):
+    """Friction makes most states small and few large; Adam alone is to fit both."""
+    monkeypatch.setattr("sympgp.inference.networks.base.affordable", lambda density: False)
+    system = Duffing(1.0, alpha=1.0, beta=2.0)
+    states = system.exact(randn(40, 2), torch.linspace(0.0, 5.0, 25).double()).flatten(0, 1)
+    rates = system.vector_field(states)
+    model = LNN(1, (32, 32), dissipation=Friction())
+    posterior = fit(
+        model, StateDerivatives(states, rates), inference=MAP(num_steps=400), progress=False
+    )
+    off = (posterior.vector_field(states).mean - rates)[:, 1]
+    assert float(off.var()) < 0.01 * float(rates[:, 1].var())
 
 
 @pytest.mark.slow

@@ -11,11 +11,11 @@ from sympgp.energies.arguments import is_number
 from sympgp.energies.base import Energy, Hyperparameters, LogNormal
 from sympgp.energies.lagrangian_basis import LagrangianBasis
 from sympgp.energies.slope import SlopeEnergy, check_scalar
-from sympgp.phase_space import CanonicalScaling, split
+from sympgp.phase_space import CanonicalScaling, join, split
 
-FLOOR = 1e-3
-"""Of eigenvalues of the mass matrix, which are near one at first: accelerations are off by 1e-6 of
-themselves there, and at most 500 times the force anywhere."""
+FLOOR = 0.1
+"""Of eigenvalues of the mass matrix, which are near one at first. Where masses are further apart
+than by its inverse, training has to raise the free factor of L."""
 
 
 class LagrangianEnergy(SlopeEnergy):
@@ -31,9 +31,10 @@ class LagrangianEnergy(SlopeEnergy):
 
     ``L = sum_i m_i v_i^2 / 2 + l(q, v; w)``, where ``m`` gives all coordinates the same typical
     kinetic energy (one in user units for one degree of freedom): a learned l starts from free
-    motion rather than from a singular mass matrix, and the factor c is near one. Where the learned
-    mass matrix ``d2L/dv2`` is singular all the same, the equation is solved smoothly, see
-    :class:`LagrangianBasis`.
+    motion rather than from a singular mass matrix, and the factor c is near one. Where an
+    eigenvalue of the learned mass matrix ``d2L/dv2``, relative to m, is below the floor all the
+    same, the equation is solved with a positive definite matrix near it, see
+    :class:`LagrangianBasis`: smooth, but not the motion of L, nor does it keep the energy there.
 
     A dissipation beside it acts on accelerations: ``R dq/dt`` is taken from ``dv/dt``. It lowers
     the energy where the learned mass matrix is positive, which nothing enforces.
@@ -43,12 +44,16 @@ class LagrangianEnergy(SlopeEnergy):
             Kolmogorov-Arnold network, Fourier features, or a formula in which p is written for v.
         free_motion: whether ``m v^2 / 2`` is added; False where the function is all of L, such as
             a formula in user units.
-        floor: of the eigenvalues of the mass matrix relative to m, at least 0; below about this
-            they are not trusted. For a formula, whose masses have units, 0.
+        floor: of the eigenvalues of the mass matrix relative to m, at least 0; below this they
+            are not trusted. For a formula, whose masses have units, 0.
+        velocity_lengthscale: over which l varies with velocities, relative to the function's own:
+            ``l(q, v) = function(q, v / velocity_lengthscale)`` in scaled units. As kinetic
+            energies are nearly quadratic, a network of 3 says what is known: masses change
+            slowly with velocity. For a formula 1.
 
     Raises:
         ValueError: a function that is no scalar one, or has parameters that differ by trajectory; a
-            floor that is negative or not finite.
+            floor that is negative or not finite; a lengthscale that is not positive.
 
     Example:
         >>> import torch
@@ -63,13 +68,23 @@ class LagrangianEnergy(SlopeEnergy):
     """
 
     def __init__(
-        self, function: Energy, free_motion: bool = True, floor: float | int = FLOOR
+        self,
+        function: Energy,
+        free_motion: bool = True,
+        floor: float | int = FLOOR,
+        velocity_lengthscale: float | int = 1.0,
     ) -> None:
         check_scalar("function", function)
         if not (is_number(floor) and floor >= 0):
             raise ValueError(f"floor: expected a finite number of at least 0, got {floor!r}")
+        if not (is_number(velocity_lengthscale) and velocity_lengthscale > 0):
+            raise ValueError(
+                f"velocity_lengthscale: expected a positive number, got {velocity_lengthscale!r}"
+            )
         self.function, self.num_dof = function, function.num_dof
+        self.velocity_lengthscale = float(velocity_lengthscale)
         self.free_motion, self.floor = free_motion, float(floor)
+        self.sparse = function.sparse
         self._scaling: CanonicalScaling | None = None
 
     @property
@@ -90,7 +105,9 @@ class LagrangianEnergy(SlopeEnergy):
         self, states: Float[Tensor, "states dim"], nominal: Float[Tensor, " weights"] | None = None
     ) -> LagrangianEnergy:
         """The same for data near these scaled states."""
-        return self._like(self.function.prepare(states, nominal))
+        q, v = split(states)
+        own = join(q, v / self.velocity_lengthscale)
+        return self._like(self.function.prepare(own, nominal))
 
     def _like(self, function: Energy) -> LagrangianEnergy:
         found = copy.copy(self)
@@ -123,7 +140,7 @@ class LagrangianEnergy(SlopeEnergy):
             rate, drift = known.time_scale * scale_v / scale_q, center / scale_v
             spread = split(known.spread)[1]
         mass = rate / spread**2 if self.free_motion else 0.0 * one
-        return LagrangianBasis(function, rate, drift, mass, self.floor)
+        return LagrangianBasis(function, rate, drift, mass, self.floor, self.velocity_lengthscale)
 
     def redraw(self, seed: int) -> LagrangianEnergy:
         """The function with other draws, where there are any."""

@@ -21,6 +21,10 @@ from sympgp.inputs import Inputs
 from sympgp.models.hamiltonian import HamiltonianModel
 from sympgp.noise import GaussianNoise, Noise
 
+VELOCITY_LENGTHSCALE = 3.0
+"""Of Lagrangian perceptrons. At one, a mass matrix that varies with the state is a shortcut to
+large accelerations, which early training takes and does not leave again."""
+
 
 def NeuralODE(
     num_dof: int = 1,
@@ -114,6 +118,7 @@ def LNN(
     grid: int | None = None,
     order: int | None = None,
     floor: float = FLOOR,
+    velocity_lengthscale: float | None = None,
     inputs: Inputs | None = None,
     noise: Noise | None = None,
 ) -> HamiltonianModel:
@@ -136,7 +141,8 @@ def LNN(
         grid: intervals of the splines of a Kolmogorov-Arnold network; 10 when None.
         order: of these splines, at least 3, which is taken when None: accelerations come from
             second derivatives.
-        floor: where the learned mass matrix is singular, see ``LagrangianEnergy``.
+        floor: where the learned mass matrix is nearly singular, see ``LagrangianEnergy``.
+        velocity_lengthscale: of a perceptron, see there; 3 when None.
         inputs: what external inputs do, ``KnownInputs(...)`` or ``LearnedInputs(...)``.
         noise: ``GaussianNoise()`` when not given.
 
@@ -149,14 +155,17 @@ def LNN(
         2
     """
     function: Energy
+    lengthscale = 1.0
     angles: dict[str, Any] = {"periodic": periodic, "period": period}
     if network == "mlp":
         _check_unused(network, grid=grid, order=order)
         widths = (64, 64) if hidden is None else hidden
         kind = "softplus" if activation is None else activation
         function = NetworkEnergy(num_dof, widths, kind, **angles)
+        given = velocity_lengthscale
+        lengthscale = VELOCITY_LENGTHSCALE if given is None else given
     elif network == "kan":
-        _check_unused(network, activation=activation)
+        _check_unused(network, activation=activation, velocity_lengthscale=velocity_lengthscale)
         widths = (10,) if hidden is None else hidden
         grid, order = 10 if grid is None else grid, 3 if order is None else order
         check_count("order", order, least=3)
@@ -164,7 +173,7 @@ def LNN(
     else:
         raise ValueError(f'network: expected "mlp" or "kan", got {network!r}')
     return HamiltonianModel(
-        LagrangianEnergy(function, floor=floor),
+        LagrangianEnergy(function, floor=floor, velocity_lengthscale=lengthscale),
         Conservative() if dissipation is None else dissipation,
         GaussianNoise() if noise is None else noise,
         inputs,
