@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 VARIABLE = "SYMPGP_COMPILE"
 """Environment variable: 0 never compiles, 1 compiles whatever can be; unset, sizes decide."""
@@ -26,6 +27,11 @@ SAVED = {"cpu": (-4e-5, 2.5e-9), "cuda": (4e-5, 1e-12)}
 """Seconds saved by each evaluation of a field, and by each sine in it (of one thread).
 
 Calling what was compiled costs more than calling an operation, a graph of kernels costs less.
+"""
+SAVED_A_STEP = {"cuda": 1e-3}
+"""Seconds saved by each step of a network's training, a density with its gradient: what 150 of its
+operations take to launch. Not on the CPU, where steps took half the time, but what PyTorch 2's
+compiler made of small layers read beyond its tensors.
 """
 VERSIONS = 256
 """Most compiled versions of one function: numbers of coordinates, types, one draw or several, ...
@@ -68,12 +74,27 @@ def repays(evaluations: int, sines: int, device: torch.device) -> bool:
     Raises:
         ValueError: the environment variable ``SYMPGP_COMPILE`` is neither 0 nor 1.
     """
-    wish = asked()
-    if wish is False or device.type not in SAVED or not at_hand(device.type):
-        return False
-    each, sine = SAVED[device.type]
+    each, sine = SAVED.get(device.type, (0.0, 0.0))
     threads = torch.get_num_threads() if device.type == "cpu" else 1
-    return bool(wish) or evaluations * each + sines * sine / threads > COST
+    return _worth(evaluations * each + sines * sine / threads, device.type in SAVED, device)
+
+
+def repays_steps(steps: int, device: torch.device) -> bool:
+    """Whether to compile for so many steps of training: for more than 15,000, on CUDA.
+
+    Raises:
+        ValueError: the environment variable ``SYMPGP_COMPILE`` is neither 0 nor 1.
+    """
+    saved = SAVED_A_STEP.get(device.type)
+    return _worth(steps * (saved or 0.0), saved is not None, device)
+
+
+def _worth(seconds: float, possible: bool, device: torch.device) -> bool:
+    """Whether so many seconds saved are worth it, where it is possible and nobody forbids it."""
+    wish = asked()
+    if wish is False or not possible or not at_hand(device.type):
+        return False
+    return bool(wish) or seconds > COST
 
 
 class Rate(NamedTuple):
@@ -109,9 +130,14 @@ class Compiled:
     compiling fails, one :class:`CompileWarning` says so and ``function`` itself is called. No
     gradients are recorded.
 
+    What a compiler cannot read (objects, and gradients that a function takes by itself) can be
+    ``traced``: the operations of the first call are written down and these compiled, so that
+    sizes, other tensors and branches have to stay as they were then.
+
     Attributes:
-        function: without side effects, returning one tensor.
+        function: without side effects, returning a tensor or a tuple of them.
         otherwise: what to call where compiling failed; the function itself when None.
+        traced: see above.
         failed: kinds of devices for which it did.
 
     Example:
@@ -121,15 +147,20 @@ class Compiled:
     """
 
     def __init__(
-        self, function: Callable[..., Tensor], otherwise: Callable[..., Tensor] | None = None
+        self,
+        function: Callable[..., Any],
+        otherwise: Callable[..., Any] | None = None,
+        *,
+        traced: bool = False,
     ) -> None:
         # Run-time checks of shapes around a function are Python that cannot be compiled.
         self.function = inspect.unwrap(function)
+        self.traced = traced
         self.otherwise = self.function if otherwise is None else otherwise
         self.failed: set[str] = set()
-        self._ready: dict[str, Callable[..., Tensor]] = {}
+        self._ready: dict[str, Callable[..., Any]] = {}
 
-    def __call__(self, *arguments: Any) -> Tensor:
+    def __call__(self, *arguments: Any) -> Any:
         """The function's value."""
         kind = arguments[0].device.type
         if kind in self.failed:
@@ -148,17 +179,22 @@ class Compiled:
             )
             return self.otherwise(*arguments)
         # The next replay of a graph writes over what this one returned.
-        return value.clone() if kind == "cuda" else value
+        return tree_map(torch.clone, value) if kind == "cuda" else value
 
-    def _called(self, kind: str, arguments: tuple[Any, ...]) -> Tensor:
+    def _called(self, kind: str, arguments: tuple[Any, ...]) -> Any:
         """The value by compiled code; any call may be the first of another version."""
         # The compiler's own modules deprecate each other while they are imported.
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             if kind not in self._ready:
                 mode = "reduce-overhead" if kind == "cuda" else None
+                function = self.function
+                if self.traced:
+                    from torch.fx.experimental.proxy_tensor import make_fx  # slow to import
+
+                    function = make_fx(function)(*arguments)
                 self._ready[kind] = torch.compile(
-                    self.function, dynamic=True, fullgraph=True, mode=mode
+                    function, dynamic=not self.traced, fullgraph=True, mode=mode
                 )
             with _many_versions():
                 return self._ready[kind](*arguments)

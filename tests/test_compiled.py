@@ -8,7 +8,7 @@ import torch
 from problems import random_field, shooting
 
 from sympgp import compiled
-from sympgp.compiled import Compiled, CompileWarning, repays
+from sympgp.compiled import Compiled, CompileWarning, repays, repays_steps
 from sympgp.energies.fourier_basis import FourierBasis
 from sympgp.energies.fourier_gradient import block_size, compiled_pass, in_blocks, one_pass
 from sympgp.integrators import RK4
@@ -64,14 +64,14 @@ def test_the_form_for_a_compiler_is_the_same_map(dim):
     basis = basis_of(30, dim)
     w, z = normals(5, basis.num_weights), normals(5, 7, dim, seed=4)
     eager = basis.gradient_map(w)
-    rate = eager.fused().compiled_rate()
+    rate = eager.compiled().compiled_rate()
     for form in (one_pass, in_blocks):
         torch.testing.assert_close(form(z, *rate.parts), eager(z), rtol=1e-12, atol=1e-12)
 
 
 def test_a_step_in_one_is_a_step_by_stages():
     basis = basis_of(30, 2)
-    rate = basis.gradient_map(normals(5, basis.num_weights)).fused().compiled_rate()
+    rate = basis.gradient_map(normals(5, basis.num_weights)).compiled().compiled_rate()
     z, h = normals(5, 7, 2, seed=4), torch.tensor(0.05, dtype=torch.float64)
     one = _step_in_one(z, h, rate.function, rate.eager, *rate.parts)
     other = _step_by_stages(z, h, rate.function, rate.eager, *rate.parts)
@@ -90,6 +90,35 @@ def test_sizes_decide_unless_the_user_does(monkeypatch):
     monkeypatch.setenv("SYMPGP_COMPILE", "yes")
     with pytest.raises(ValueError, match="SYMPGP_COMPILE: expected 0, 1 or nothing, got 'yes'"):
         repays(1, 1, CPU)
+
+
+def test_steps_of_training_are_compiled_on_accelerators_where_they_are_many(monkeypatch):
+    monkeypatch.setattr(compiled, "at_hand", lambda kind: True)
+    monkeypatch.delenv("SYMPGP_COMPILE", raising=False)
+    cuda = torch.device("cuda")
+    assert not repays_steps(3000, cuda) and repays_steps(30_000, cuda)
+    monkeypatch.setenv("SYMPGP_COMPILE", "1")
+    assert repays_steps(1, cuda) and not repays_steps(30_000, CPU)
+    monkeypatch.setenv("SYMPGP_COMPILE", "0")
+    assert not repays_steps(30_000, cuda)
+
+
+def test_what_is_traced_may_take_gradients_and_look_at_objects(monkeypatch):
+    """Operations are written down at the first call; a compiler sees nothing else."""
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    weights = {"w": normals(4)}
+
+    def slope(x):
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_(True)
+            value = sum(w * leaf[k].sin() for k, w in enumerate(weights["w"].unbind()))
+            return torch.autograd.grad(value.square(), leaf)[0]
+
+    traced = Compiled(slope, traced=True)
+    for seed in range(3):
+        x = normals(4, seed=seed)
+        torch.testing.assert_close(traced(x), slope(x), rtol=1e-14, atol=1e-14)
+    assert not traced.failed
 
 
 def test_nothing_is_compiled_without_a_compiler(monkeypatch):
@@ -137,13 +166,13 @@ def test_compiled_fields_and_rollouts_equal_eager_ones():
     field, theta = random_field(2, num_features=30, friction=True)
     draws = theta * torch.linspace(0.8, 1.2, 6, dtype=torch.float64).unsqueeze(1)
     eager = field.bind(draws)
-    fused = eager.fused()
+    quick = eager.compiled()
     z = normals(6, 9, 4, seed=5)
-    torch.testing.assert_close(fused(0.0, z), eager(0.0, z), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(quick(0.0, z), eager(0.0, z), rtol=1e-12, atol=1e-12)
     z = z.requires_grad_()
-    assert torch.equal(fused(0.0, z), eager(0.0, z))
+    assert torch.equal(quick(0.0, z), eager(0.0, z))
     z = z.detach()
-    one, other = (RK4(step=0.1).solve(f, z, [0.0, 0.5, 1.2]) for f in (fused, eager))
+    one, other = (RK4(step=0.1).solve(f, z, [0.0, 0.5, 1.2]) for f in (quick, eager))
     torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
     assert not compiled_pass.failed and not compiled_step.failed
 
@@ -154,10 +183,10 @@ def test_compiled_training_paths_have_the_same_values_and_gradients():
     problem, estimate = shooting(1, 2.7)
     nodes, windows, step = problem.nodes, problem.windows, problem.step
     found = []
-    for fused in (False, True):
+    for quick in (False, True):
         theta = estimate.theta.expand(2, -1).clone().requires_grad_()
         start = estimate.start.expand(2, *estimate.start.shape)
-        path, end, _ = solve_paths(problem.field, theta, start, nodes, windows, step, fused)
+        path, end, _ = solve_paths(problem.field, theta, start, nodes, windows, step, quick)
         (path.sin().sum() + end.square().sum()).backward()
         found.append((path.detach(), theta.grad))
     for one, other in zip(*found, strict=True):
@@ -169,17 +198,17 @@ def test_compiled_training_paths_have_the_same_values_and_gradients():
 def test_fields_of_gradients_are_never_compiled():
     field, theta = random_field(1, friction=True)
     eager = field.bind(theta.expand(2, -1))
-    fused = eager.fused()
+    quick = eager.compiled()
     z = normals(2, 3, 2).requires_grad_()
-    assert torch.equal(fused(0.0, z), eager(0.0, z))
+    assert torch.equal(quick(0.0, z), eager(0.0, z))
     step = RK4(step=0.1)
-    assert torch.equal(step.advance(fused, 0.0, z, 0.1), step.advance(eager, 0.0, z, 0.1))
+    assert torch.equal(step.advance(quick, 0.0, z, 0.1), step.advance(eager, 0.0, z, 0.1))
 
 
-def test_only_fused_fields_offer_the_form_for_whole_steps():
+def test_only_compiled_fields_offer_the_form_for_whole_steps():
     field, theta = random_field(1)
     assert field.bind(theta).compiled_rate() is None
-    assert field.bind(theta).fused().compiled_rate() is not None
+    assert field.bind(theta).compiled().compiled_rate() is not None
 
 
 def test_each_kind_of_device_fails_on_its_own_and_memory_is_no_failure(monkeypatch):

@@ -28,8 +28,9 @@ from sympgp.energies import (
     QuadraticKinetic,
     SeparableEnergy,
     SumEnergy,
+    fourier_gradient,
 )
-from sympgp.fields import HamiltonianField
+from sympgp.fields import HamiltonianField, rate_and_jacobian
 from sympgp.inference.evidence import FrozenModel, linear_rate
 from sympgp.inputs import KnownInputs, LearnedInputs
 from sympgp.integrators import RK4
@@ -269,6 +270,20 @@ def test_derivatives_by_states_and_parameters(names):
 
 
 @every_field
+@pytest.mark.parametrize("sines", [fourier_gradient.IN_CACHE, 1])
+def test_rates_and_jacobians_from_the_same_sines(names, sines, monkeypatch):
+    """All states at once, and one at a time."""
+    monkeypatch.setattr(fourier_gradient, "IN_CACHE", sines)
+    field = build(names)
+    theta, points = drawn(field)[1], points_of(field, NUM_POINTS)
+    found = rate_and_jacobian(field.bind(theta), points)
+    assert (found is not None) == field.basis.shares
+    if found is not None:
+        torch.testing.assert_close(found[0], field.bind(theta)(0.0, points))
+        torch.testing.assert_close(found[1], field.jacobian(points, theta))
+
+
+@every_field
 def test_linearized_fields_of_several_draws(names):
     field = build(names)
     theta, points = drawn(field), points_of(field, NUM_DRAWS, NUM_POINTS)
@@ -436,6 +451,10 @@ def test_gram_matrices_with_inputs(names):
         shared = shared + gram[:, dim:, dim:]
     torch.testing.assert_close(linear.shared, shared)
     assert shared.shape == (dim, num + 1, num + 1)
+    held = linearize(problem.field.fixed(theta), theta[:0], path, nodes, windows, problem.step)
+    torch.testing.assert_close(held.end, linear.end[..., :dim])
+    torch.testing.assert_close(held.local, linear.local[..., [*range(dim), -1]])
+    torch.testing.assert_close(held.shared, linear.shared[:, -1:, -1:])
 
 
 @every_path

@@ -25,9 +25,11 @@ from problems import (
 from torch import Tensor
 
 from sympgp import DiagonalFriction, Trajectories
+from sympgp.energies import fourier_gradient
 from sympgp.fields import FixedField, HamiltonianField
 from sympgp.inference.discrepancy import DefectPosterior
 from sympgp.noise import RATE, SHAPE, log_density
+from sympgp.shooting import linearization
 from sympgp.shooting.layout import Nodes, Windows
 from sympgp.shooting.levenberg_marquardt import (
     STAGNATION,
@@ -426,6 +428,57 @@ def test_fixed_fields_have_the_same_paths_and_state_sensitivities(duration):
     torch.testing.assert_close(alone.local, linear.local[..., keep])
     torch.testing.assert_close(alone.shared, linear.shared[:, -1:, -1:])
     torch.testing.assert_close(alone.end, linear.end[..., :2])
+
+
+@pytest.mark.parametrize("duration", DURATIONS)
+def test_a_held_field_has_the_derivatives_of_its_paths(duration):
+    """By automatic differentiation through plain loops, with the energy's gradient by autograd."""
+    problem, estimate = shooting(2, duration)
+    held, none = problem.field.fixed(estimate.theta), estimate.theta[:0]
+    path, end, _ = problem.evaluate(estimate)
+    found = linearize(held, none, path, problem.nodes, problem.windows, problem.step)
+    assert found.end.shape == (len(end), 4, 4)
+    field = plain_field(problem.field, estimate.theta)
+    for k in range(problem.windows.num_windows):
+        by_start = torch.func.jacrev(lambda start, k=k: plain_path(field, start, problem, k)[1])
+        torch.testing.assert_close(found.end[k], by_start(estimate.start[k]))
+
+
+@pytest.mark.parametrize("size", [1, 300, 10**7])
+def test_held_fields_are_linearised_in_blocks_of_any_size(monkeypatch, size):
+    problem, estimate = shooting(2)
+    path, _, _ = problem.evaluate(estimate)
+    held, rest = problem.field.fixed(estimate.theta), (problem.nodes, problem.windows, 0.17)
+    whole = linearize(held, estimate.theta[:0], path, *rest)
+    monkeypatch.setattr(linearization, "CACHED_ELEMENTS", size)
+    monkeypatch.setattr(fourier_gradient, "IN_CACHE", size)
+    parts = linearize(held, estimate.theta[:0], path, *rest)
+    for name, expected in vars(whole).items():
+        torch.testing.assert_close(getattr(parts, name), expected)
+
+
+@pytest.mark.parametrize("duration", DURATIONS)
+def test_a_foreseen_end_is_as_near_the_optimum_as_the_tolerance(duration):
+    """It takes fewer steps than a search that has to see the objective stay where it is."""
+    problem, estimate = solvable(duration, None)
+    theta = estimate.theta / 0.9
+    fixed = replace(problem, field=problem.field.fixed(theta))
+    estimate = replace(estimate, theta=theta[:0])
+    best = search(fixed, estimate)
+    tolerance = 0.01
+    options = {"max_iterations": 50, "tolerance": tolerance}
+    seen = levenberg_marquardt(fixed, estimate, **options)
+    foreseen = levenberg_marquardt(fixed, estimate, **options, foresee=True)
+    assert foreseen.converged and foreseen.iterations < seen.iterations
+    assert foreseen.objective - best.objective < 1.1 * tolerance
+    again = levenberg_marquardt(fixed, foreseen.estimate, **options, foresee=True)
+    assert again.iterations == 0 and again.objective == foreseen.objective
+
+
+def test_only_searches_with_the_field_held_can_be_foreseen():
+    problem, estimate = solvable(1.1, None)
+    with pytest.raises(ValueError, match="foresee: expected a field with all parameters known"):
+        levenberg_marquardt(problem, estimate, max_iterations=1, tolerance=1.0, foresee=True)
 
 
 @pytest.mark.parametrize("duration", DURATIONS)

@@ -246,8 +246,8 @@ def test_what_binds_a_field_keeps_its_type():
     wide = family.bind(theta)
     for part, places in ((wide.some(slice(1, 3)), slice(1, 3)), (wide.first(), slice(1))):
         torch.testing.assert_close(part(0.0, z[places]), wide(0.0, z)[places])
-    assert wide.fused().compiled_rate() is None
-    assert family.bind(theta.float()).fused().compiled_rate() is not None
+    assert wide.compiled().compiled_rate() is None
+    assert family.bind(theta.float()).compiled().compiled_rate() is not None
     fixed = family.fixed(theta[0], torch.tensor([1, 2]))
     for free in (theta[1, 1:3], theta[1, 1:3].float()):
         whole = fixed.whole(free)

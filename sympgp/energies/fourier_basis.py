@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sympgp.energies.base import Basis, Linearized, LocalDerivatives
 from sympgp.energies.fourier_gradient import FourierGradient
+from sympgp.energies.fourier_pass import MOST, local_sums, response_sums
 
 
 def polynomial_terms(
@@ -48,6 +49,8 @@ class FourierBasis(Basis):
     periods: tuple[tuple[int, float], ...] = ()
 
     shares = True
+    one_pass = False
+    """Whether derivatives at many states are compiled into one loop."""
 
     @property
     def angles(self) -> dict[int, float]:
@@ -106,15 +109,19 @@ class FourierBasis(Basis):
     ) -> LocalDerivatives:
         """One sine and one cosine a feature and state, and one product with both."""
         num, dim = self.frequencies.shape
+        a, b = w[:num], w[num : 2 * num]
+        linear, matrix = self._polynomial(w)
+        if self.one_pass:
+            slope, hessian, known = local_sums(z, self.frequencies, a, b)
+            slope = slope + torch.addmm(linear, z, matrix)
+            return LocalDerivatives(slope, hessian.add_(matrix), known)
         phase = z @ self.frequencies.mT
         waves = torch.cat([phase.sin(), phase.cos()], -1)
-        a, b = w[:num], w[num : 2 * num]
         outer = (self.frequencies[:, :, None] * self.frequencies[:, None, :]).reshape(num, -1).mT
         columns = self.frequencies.mT
         by_sine = torch.cat([-a * columns, -b * outer])
         by_cosine = torch.cat([b * columns, -a * outer])
         both = (torch.cat([by_sine, by_cosine], -1) @ waves.mT).mT
-        linear, matrix = self._polynomial(w)
         slope = torch.addmm(linear, z, matrix) + both[:, :dim]
         hessian = both[:, dim:].reshape(-1, dim, dim) + matrix
         return LocalDerivatives(slope, hessian, waves.tensor_split(2, -1))
@@ -133,8 +140,23 @@ class FourierBasis(Basis):
         self, waves: Sequence[tuple[Tensor, ...]], z: Tensor, weights: Tensor
     ) -> Float[Tensor, "batch out weights"]:
         """Sum over the stages, from the sines and cosines (B, M) at each."""
+        if self.one_pass:
+            parts = [*response_sums(waves, weights, self.frequencies)]
+        else:
+            parts = [*self._stage_by_stage(waves, weights)]
+        if self.quadratic:
+            moment = weights.mT @ z.unsqueeze(1)
+            half = 1.0 - 0.5 * (self._rows == self._columns).to(z.dtype)
+            both = moment[..., self._rows, self._columns] + moment[..., self._columns, self._rows]
+            parts += [weights.sum(2)[..., self._entries], half * both]
+        return torch.cat(parts, -1)
+
+    def _stage_by_stage(
+        self, waves: Sequence[tuple[Tensor, ...]], weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Weighted gradients of the cosine and of the sine features, (B, out, M) each."""
         columns = self.frequencies.mT
-        first = second = z.new_zeros(())
+        first = second = weights.new_zeros(())
         for s, (sine, cosine) in enumerate(waves):
             onto = weights[:, :, s] @ columns
             if s == 0:
@@ -142,13 +164,13 @@ class FourierBasis(Basis):
             else:
                 first.addcmul_(onto, sine.unsqueeze(1), value=-1.0)
                 second.addcmul_(onto, cosine.unsqueeze(1))
-        parts = [first, second]
-        if self.quadratic:
-            moment = weights.mT @ z.unsqueeze(1)
-            half = 1.0 - 0.5 * (self._rows == self._columns).to(z.dtype)
-            both = moment[..., self._rows, self._columns] + moment[..., self._columns, self._rows]
-            parts += [weights.sum(2)[..., self._entries], half * both]
-        return torch.cat(parts, -1)
+        return first, second
+
+    def compiled(self) -> FourierBasis:
+        """The same with derivatives at many states in one compiled loop, see ``repays``."""
+        if self.frequencies.shape[1] > MOST:
+            return self
+        return CompiledFourierBasis(**{one.name: getattr(self, one.name) for one in fields(self)})
 
     def _quadratic_gradient(self, z: Tensor, identity: Tensor) -> Tensor:
         first, second = identity[:, self._rows], identity[:, self._columns]
@@ -221,3 +243,9 @@ class FourierBasis(Basis):
             return torch.cat(parts, -1)
 
         return Linearized(slope, hessian.reshape(*z.shape, dim), pull_back)
+
+
+class CompiledFourierBasis(FourierBasis):
+    """The same features, with derivatives at many states compiled."""
+
+    one_pass = True

@@ -70,6 +70,24 @@ class FourierGradient(GradientMap):
         affine = torch.baddbmm(self.offset, z, self.matrix)
         return torch.baddbmm(affine, wave, self.output)
 
+    def with_jacobian(self, z: Float[Tensor, "batch dim"]) -> tuple[Tensor, Tensor]:
+        """The map and its derivative, (B, D, D), from one sine and one cosine a feature and state.
+
+        ``cos(z Omega' - phase) @ (output_i omega_j) + matrix'``, in blocks as above.
+        """
+        outer = (self.output.unsqueeze(-1) * self.columns.mT.unsqueeze(-2)).flatten(-2)
+        constant = self.matrix.mT.reshape(1, -1)
+        values, slopes = [], []
+        for piece in z.split(max(1, block_size(z.device) // max(1, self.sines))):
+            angle = torch.mm(piece, self.columns).sub_(self.phase)
+            affine = torch.addmm(self.offset, piece, self.matrix)
+            values.append(torch.addmm(affine, angle.sin(), self.output))
+            slopes.append(torch.addmm(constant, angle.cos(), outer))
+        dim = z.shape[-1]
+        if len(values) == 1:
+            return values[0], slopes[0].reshape(-1, dim, dim)
+        return torch.cat(values), torch.cat(slopes).reshape(-1, dim, dim)
+
     def transformed(self, matrix: Float[Tensor, "*draws dim dim"]) -> FourierGradient:
         """Fold ``matrix`` into the output side."""
         right = matrix.mT
@@ -94,9 +112,9 @@ class FourierGradient(GradientMap):
             self.matrix[begin:end],
         )
 
-    def fused(self) -> FusedGradient:
+    def compiled(self) -> CompiledGradient:
         """The same in one compiled pass."""
-        return FusedGradient(self)
+        return CompiledGradient(self)
 
 
 def one_pass(
@@ -133,7 +151,7 @@ FORMULA = inspect.unwrap(one_pass)
 compiled_pass = Compiled(FORMULA, in_blocks)
 
 
-class FusedGradient(GradientMap):
+class CompiledGradient(GradientMap):
     """A :class:`FourierGradient` compiled into one pass; eager where gradients are recorded."""
 
     def __init__(self, eager: FourierGradient) -> None:
@@ -151,14 +169,18 @@ class FusedGradient(GradientMap):
         states = (z if z.dim() == 3 else z.unsqueeze(0)).contiguous()
         return compiled_pass(states, *self._rate.parts).view(z.shape)
 
+    def with_jacobian(self, z: Float[Tensor, "batch dim"]) -> tuple[Tensor, Tensor] | None:
+        """As without a compiler."""
+        return self.eager.with_jacobian(z)
+
     def compiled_rate(self) -> Rate:
         """The pass that is compiled, for states (S, B, D)."""
         return self._rate
 
-    def transformed(self, matrix: Float[Tensor, "*draws dim dim"]) -> FusedGradient:
+    def transformed(self, matrix: Float[Tensor, "*draws dim dim"]) -> CompiledGradient:
         """Fold ``matrix`` into the output side."""
-        return FusedGradient(self.eager.transformed(matrix))
+        return CompiledGradient(self.eager.transformed(matrix))
 
-    def first(self) -> FusedGradient:
+    def first(self) -> CompiledGradient:
         """The first of several draws alone, still with a draw axis."""
-        return FusedGradient(self.eager.first())
+        return CompiledGradient(self.eager.first())

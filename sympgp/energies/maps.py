@@ -44,7 +44,7 @@ class GradientMap(ABC):
     """``z -> K grad H(z)`` for fixed weights and a fixed matrix ``K`` (the identity at first).
 
     Attributes:
-        sines: how many a state takes in the part that :meth:`fused` makes faster.
+        sines: how many a state takes in the part that :meth:`compiled` makes faster.
     """
 
     sines: int = 0
@@ -61,9 +61,16 @@ class GradientMap(ABC):
     def first(self) -> GradientMap:
         """The first of several draws alone, still with a draw axis."""
 
-    def fused(self) -> GradientMap:
+    def compiled(self) -> GradientMap:
         """The same map compiled where there is something to gain, up to rounding; else itself."""
         return self
+
+    def with_jacobian(self, z: Float[Tensor, "batch dim"]) -> tuple[Tensor, Tensor] | None:
+        """The map and its derivative ``K H''(z)``, (B, D, D), of one energy, from work they share.
+
+        None where they share nothing.
+        """
+        return None
 
     def compiled_rate(self) -> Rate | None:
         """The map as a function of tensors that a compiler can take; None without such a form."""

@@ -220,9 +220,9 @@ class SumGradient(GradientMap):
         """The first draw of every part."""
         return SumGradient(tuple(part.first() for part in self.parts))
 
-    def fused(self) -> SumGradient:
+    def compiled(self) -> SumGradient:
         """Every part compiled that can be."""
-        return SumGradient(tuple(part.fused() for part in self.parts))
+        return SumGradient(tuple(part.compiled() for part in self.parts))
 
 
 class StatesAlone(GradientMap):
@@ -244,6 +244,6 @@ class StatesAlone(GradientMap):
         """The first draw of the inner map."""
         return StatesAlone(self.inner.first(), self.dim)
 
-    def fused(self) -> StatesAlone:
+    def compiled(self) -> StatesAlone:
         """The inner map compiled where it can be."""
-        return StatesAlone(self.inner.fused(), self.dim)
+        return StatesAlone(self.inner.compiled(), self.dim)

@@ -9,7 +9,12 @@ from sympgp.fields.bound import BoundField, DrivenField, TrajectoryField, as_poi
 from sympgp.fields.fixed import FixedField
 from sympgp.fields.hamiltonian import HamiltonianField
 from sympgp.fields.linearized import LinearizedField
-from sympgp.fields.local import FieldDerivatives, gathered_response, local_derivatives
+from sympgp.fields.local import (
+    FieldDerivatives,
+    gathered_response,
+    local_derivatives,
+    rate_and_jacobian,
+)
 
 __all__ = [
     "BoundField",
@@ -22,4 +27,5 @@ __all__ = [
     "as_points",
     "gathered_response",
     "local_derivatives",
+    "rate_and_jacobian",
 ]

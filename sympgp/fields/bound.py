@@ -98,13 +98,13 @@ class BoundField:
 
     @property
     def sines(self) -> int:
-        """How many a state takes in what :meth:`fused` makes faster."""
+        """How many a state takes in what :meth:`compiled` makes faster."""
         return self.slope.sines
 
-    def fused(self) -> BoundField:
+    def compiled(self) -> BoundField:
         """The same field, compiled where its energy can be; equal up to rounding."""
         other = copy(self)
-        other.slope, other.flow_map = self.slope.fused(), self.flow_map.fused()
+        other.slope, other.flow_map = self.slope.compiled(), self.flow_map.compiled()
         return other
 
     def compiled_rate(self) -> Rate | None:
@@ -162,9 +162,9 @@ class TrajectoryField:
         """As of the field."""
         return self.field.sines
 
-    def fused(self) -> TrajectoryField:
+    def compiled(self) -> TrajectoryField:
         """The same field, compiled where its energy can be; equal up to rounding."""
-        return TrajectoryField(self.field.fused(), self.context)
+        return TrajectoryField(self.field.compiled(), self.context)
 
 
 class DrivenField:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -47,6 +47,15 @@ class FixedField:
     def num_parameters(self) -> int:
         """Number F of parameters to find."""
         return len(self.free)
+
+    @property
+    def compiles(self) -> bool:
+        """Whether :meth:`compiled` changes anything."""
+        return self.family.compiles
+
+    def compiled(self) -> FixedField:
+        """The same field with derivatives at many states compiled, where they can be."""
+        return replace(self, family=self.family.compiled())
 
     def whole(self, theta: Float[Tensor, " free"]) -> Float[Tensor, " params"]:
         """All parameters, in the type of those that are known."""

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sympgp.dissipation import ScaledDissipation, undamped
+from sympgp.dissipation import undamped
 from sympgp.energies import Context
 from sympgp.energies.base import Basis, LocalDerivatives
 from sympgp.fields.bound import BoundField
 from sympgp.fields.fixed import FixedField
+from sympgp.fields.layout import FieldLayout
 from sympgp.fields.linearized import LinearizedField
 from sympgp.fields.precision import WideField, converted, in_own_dtype
-from sympgp.inputs import ScaledInputs, no_inputs
 from sympgp.phase_space import symplectic_matrix
 
 
 @dataclass(frozen=True)
-class HamiltonianField:
+class HamiltonianField(FieldLayout):
     """``f = J grad H(z; w) - d(z, grad H; rho) + G(z; gamma) u`` with ``theta = (w, gamma, rho)``.
 
     Where H is linear in ``w`` and ``d = R g``, the derivative with respect to ``w`` is the matrix
@@ -31,16 +30,7 @@ class HamiltonianField:
 
     A field computes in its own ``dtype`` and answers in that of what it is asked at: a search in
     float64 may have its features in float32.
-
-    Attributes:
-        basis: of the energy.
-        dissipation: ``d``.
-        inputs: ``G``; None where there are none.
     """
-
-    basis: Basis
-    dissipation: ScaledDissipation
-    driven: ScaledInputs | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -59,42 +49,9 @@ class HamiltonianField:
         parts = converted(self.dissipation, dtype), converted(self.driven, dtype)
         return HamiltonianField(basis, *parts)
 
-    @cached_property
-    def inputs(self) -> ScaledInputs:
-        """``G``; one without any inputs where there are none."""
-        if self.driven is not None:
-            return self.driven
-        return no_inputs(self.basis.prior_variance.new_zeros(self.dissipation.dim))
-
     def symplectic(self, like: Tensor) -> Float[Tensor, "dim dim"]:
         """``J``, in the type and on the device of another tensor."""
         return symplectic_matrix(self.dissipation.dim // 2, dtype=like.dtype, device=like.device)
-
-    @property
-    def num_inputs(self) -> int:
-        """Number m of inputs."""
-        return 0 if self.driven is None else self.driven.num_inputs
-
-    @property
-    def context(self) -> Context | None:
-        """By what the energy tells trajectories apart; None where they are all alike."""
-        return self.basis.context
-
-    @property
-    def num_extra(self) -> int:
-        """Number of columns behind the states of a point: inputs, then the context."""
-        return self.num_inputs + self.basis.num_context
-
-    @property
-    def num_weights(self) -> int:
-        """Number of parameters of the energy and the inputs, P."""
-        extra = 0 if self.driven is None else self.driven.num_parameters
-        return self.basis.num_weights + extra
-
-    @property
-    def num_parameters(self) -> int:
-        """Number of weights and dissipation parameters, P + K."""
-        return self.num_weights + self.dissipation.num_parameters
 
     @property
     def linear(self) -> bool:
@@ -118,40 +75,18 @@ class HamiltonianField:
         """The same field with another basis of the energy."""
         return self._beside(converted(basis, self.dtype) if basis.reducible else basis)
 
+    @property
+    def compiles(self) -> bool:
+        """Whether :meth:`compiled` changes anything."""
+        return self.basis.compiled() is not self.basis
+
+    def compiled(self) -> HamiltonianField:
+        """The same field with derivatives at many states compiled, where they can be."""
+        return self.with_basis(self.basis.compiled())
+
     def about(self, theta: Float[Tensor, " params"]) -> HamiltonianField:
         """What a Gaussian over the parameters about ``theta`` is a posterior of."""
         return self.with_basis(self.basis.about(self.parts(theta)[0]))
-
-    def split(self, theta: Float[Tensor, "*draws params"]) -> tuple[Tensor, Tensor]:
-        """Weights (of the energy, then of the inputs) and dissipation parameters."""
-        return theta[..., : self.num_weights], theta[..., self.num_weights :]
-
-    def parts(self, theta: Float[Tensor, "*draws params"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Weights of the energy, of the inputs, and dissipation parameters."""
-        num = self.basis.num_weights
-        return theta[..., :num], theta[..., num : self.num_weights], theta[..., self.num_weights :]
-
-    def split_points(self, points: Float[Tensor, "*batch width"]) -> tuple[Tensor, Tensor | None]:
-        """States, and inputs where there are any."""
-        if not self.num_extra:
-            return points, None
-        dim = self.dissipation.dim
-        least = dim + self.num_inputs
-        if points.shape[-1] not in (least, dim + self.num_extra):
-            raise ValueError(
-                f"inputs: the field needs {self.num_inputs} of them beside {dim} coordinates, got "
-                f"points of width {points.shape[-1]}"
-            )
-        return points[..., :dim], points[..., dim:least] if self.num_inputs else None
-
-    def energy_points(self, points: Float[Tensor, "*batch width"]) -> Tensor:
-        """What the energy is asked at: states, with the context behind them where there is one."""
-        if not self.num_inputs:
-            return points
-        dim = self.dissipation.dim
-        if points.shape[-1] == dim + self.num_inputs:
-            return points[..., :dim]
-        return torch.cat([points[..., :dim], points[..., dim + self.num_inputs :]], -1)
 
     @in_own_dtype
     def slopes(

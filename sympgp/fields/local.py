@@ -43,6 +43,30 @@ def local_derivatives(bound: BoundField, points: Float[Tensor, "batch width"]) -
     return FieldDerivatives(rate.to(wanted), jacobian.to(wanted), known)
 
 
+def rate_and_jacobian(
+    bound: BoundField, points: Float[Tensor, "batch width"]
+) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch dim dim"]] | None:
+    """``f`` and ``df/dz`` of one parameter vector, of which nothing else is kept.
+
+    None where the energy's derivatives share no work.
+    """
+    family, wanted = bound.family, points.dtype
+    points = points.to(family.dtype)
+    constant = family.dissipation.constant
+    if constant and not family.num_inputs:
+        found = bound.flow_map.with_jacobian(points)
+        return None if found is None else (found[0].to(wanted), found[1].to(wanted))
+    known = bound.slope.with_jacobian(family.energy_points(points))
+    if known is None:
+        return None
+    slope, hessian = known
+    z, u = family.split_points(points)
+    _, gamma, rho = family.parts(bound.theta.to(family.dtype))
+    at = None if constant else slope
+    jacobian = family.with_state_terms(family.turn(z, at, rho) @ hessian, z, u, at, gamma, rho)
+    return bound.flow(0.0, points, slope).to(wanted), jacobian.to(wanted)
+
+
 def gathered_response(
     field: HamiltonianField | FixedField,
     known: Sequence[FieldDerivatives],

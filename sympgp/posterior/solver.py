@@ -68,7 +68,7 @@ class Solver:
             return field
         count = self.integrator.evaluations(times)
         states = z0.shape[0] * z0.shape[1]
-        return field.fused() if repays(count, count * states * field.sines, z0.device) else field
+        return field.compiled() if repays(count, count * states * field.sines, z0.device) else field
 
     def __call__(
         self,

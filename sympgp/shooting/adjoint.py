@@ -36,7 +36,7 @@ def solve_paths(
     nodes: Nodes,
     windows: Windows,
     step: float,
-    fused: bool = False,
+    compiled: bool = False,
 ) -> tuple[
     Float[Tensor, "draws windows slots dim"],
     Float[Tensor, "draws windows dim"],
@@ -54,13 +54,13 @@ def solve_paths(
         nodes: the data's times.
         windows: which nodes each window owns.
         step: longest solver step.
-        fused: whether to compile the field that is followed forwards.
+        compiled: whether to compile the field that is followed forwards.
 
     Returns:
         States at the nodes of each window, states at its end, and which draws (S,) stayed
         finite. Paths of the others are zero, and no gradient flows through them.
     """
-    path, end, alive = _Paths.apply(theta, start, field, nodes, windows, step, fused)
+    path, end, alive = _Paths.apply(theta, start, field, nodes, windows, step, compiled)
     return path, end, alive
 
 
@@ -111,9 +111,9 @@ class _Paths(torch.autograd.Function):
         nodes: Nodes,
         windows: Windows,
         step: float,
-        fused: bool,
+        compiled: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        bound = field.bind(theta).fused() if fused else field.bind(theta)
+        bound = field.bind(theta).compiled() if compiled else field.bind(theta)
         dt = nodes.dt[windows.nodes]
         counts = substeps(dt, step)
         sizes = dt / counts.clamp(min=1)

@@ -19,6 +19,9 @@ from sympgp.shooting.layout import Nodes, Windows
 from sympgp.shooting.priors import normal_log_density, prior_terms
 from sympgp.shooting.sensitivities import INITIAL_VARIANCE, substeps
 
+Paths = tuple[Tensor, Tensor, Tensor]
+"""States at the nodes and ends of all windows, and which draws did not diverge."""
+
 
 @dataclass(frozen=True)
 class JointDensity:
@@ -40,7 +43,7 @@ class JointDensity:
         inflation: (D,) so many observations of a channel count as one, the autocorrelation time of
             its residuals; one each when None.
         ranks: processes that share the windows in :meth:`terms`, which all of them call alike.
-        fused: whether paths by RK4 are followed with a compiled field.
+        compiled: whether paths by RK4 are followed with a compiled field.
 
     Raises:
         ValueError: several windows a trajectory and jumps of no size.
@@ -55,7 +58,7 @@ class JointDensity:
     integrator: FixedStepIntegrator | None = None
     inflation: Float[Tensor, " dim"] | None = None
     ranks: Ranks = ALONE
-    fused: bool = False
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         if not self.windows.joined and not self.defect_std > 0:
@@ -70,6 +73,7 @@ class JointDensity:
         noise_std: Float[Tensor, "draws dim"],
         start: Float[Tensor, "draws windows dim"],
         chosen: Int[Tensor, " chosen"] | None = None,
+        known: Paths | None = None,
     ) -> dict[str, Float[Tensor, " draws"]]:
         """Log densities by name; their sum is the joint one.
 
@@ -80,13 +84,15 @@ class JointDensity:
         - "continuity": of the jumps between windows; only where there are any.
         - "initial_states": each trajectory's first state, ``N(0, INITIAL_VARIANCE)``.
         - "weights", "dissipation", "noise": see :func:`~sympgp.shooting.priors.prior_terms`.
+
+        With ``known``, what :meth:`paths` says of these draws, nothing is followed again.
         """
-        known = self._data_terms(theta, noise_std, start, chosen)
-        known |= prior_terms(self.field, self.noise, theta, noise_std)
+        found = self._data_terms(theta, noise_std, start, chosen, known)
+        found |= prior_terms(self.field, self.noise, theta, noise_std)
         first = start[:, self.windows.chain[:, 0]].flatten(1)
         variance = first.new_tensor(INITIAL_VARIANCE)
-        known["initial_states"] = normal_log_density(first, variance)
-        return known
+        found["initial_states"] = normal_log_density(first, variance)
+        return found
 
     def log_prob(
         self,
@@ -127,7 +133,7 @@ class JointDensity:
         most = substeps(nodes.dt[windows.nodes], self.step).amax(0).sum()
         evaluations = 4 * num_steps * int(most)
         total = evaluations * num_draws * num_windows * sines
-        return replace(self, fused=repays(evaluations, total, windows.start.device))
+        return replace(self, compiled=repays(evaluations, total, windows.start.device))
 
     def following(self) -> tuple[Tensor, Tensor]:
         """Windows that have a next one, and the next ones."""
@@ -137,12 +143,19 @@ class JointDensity:
         self, theta: Tensor, start: Tensor, windows: Windows
     ) -> tuple[Tensor, Tensor, Tensor]:
         if self.integrator is None:
-            return solve_paths(self.field, theta, start, self.nodes, windows, self.step, self.fused)
+            return solve_paths(
+                self.field, theta, start, self.nodes, windows, self.step, self.compiled
+            )
         method = self.integrator
         return recorded_paths(method, self.field, theta, start, self.nodes, windows, self.step)
 
     def _data_terms(
-        self, theta: Tensor, noise_std: Tensor, start: Tensor, chosen: Tensor | None
+        self,
+        theta: Tensor,
+        noise_std: Tensor,
+        start: Tensor,
+        chosen: Tensor | None,
+        known: Paths | None,
     ) -> dict[str, Tensor]:
         """Likelihood and continuity, of some windows for all; each rank follows its share."""
         windows, share = self.windows, 1.0
@@ -164,14 +177,16 @@ class JointDensity:
         if chosen is not None and not len(chosen):  # more ranks than windows
             likelihood, jump = start[:, :0].sum((1, 2)), start[:, :0].flatten(1)
         else:
-            path, end, alive = self._paths(theta, own, windows)
+            if chosen is not None or known is None:
+                known = self._paths(theta, own, windows)
+            path, end, alive = known
             likelihood = self._likelihood(windows.nodes, path, alive, noise_std).sum((1, 2, 3))
             jump = (end[:, here] - start[:, ahead]).flatten(1)
-        known = {"likelihood": self.ranks.total(likelihood) / share}
+        found = {"likelihood": self.ranks.total(likelihood) / share}
         if not self.windows.joined:
             tied = normal_log_density(jump, jump.new_tensor(self.defect_std**2))
-            known["continuity"] = self.ranks.total(tied) / share
-        return known
+            found["continuity"] = self.ranks.total(tied) / share
+        return found
 
     def _likelihood(self, index: Tensor, path: Tensor, alive: Tensor, noise_std: Tensor) -> Tensor:
         """Log density of every slot of every window, zero where there is no observation."""

@@ -135,12 +135,22 @@ def levenberg_marquardt(
     max_iterations: int,
     tolerance: float,
     on_step: Callable[[float], None] | None = None,
+    foresee: bool = False,
 ) -> Solution:
     """Minimise the objective from ``estimate``; a step is taken only when the objective falls.
 
     The search ends when it falls by less than ``tolerance`` nats, or that many per hundred
     effective parameters, and the noise changes by little of its own uncertainty.
+
+    With ``foresee``, for fields held and noise known, it ends also where the linear model promises
+    no more than that: without the last step, and the path and the linearisation that it takes.
+
+    Raises:
+        ValueError: ``foresee`` with parameters to be found.
     """
+    free = problem.field.num_parameters
+    if foresee and free:
+        raise ValueError(f"foresee: expected a field with all parameters known, got {free} free")
     damping, converged, iterations = 1e-4, False, 0
     before, totals = None, []
     path, end, value = problem.evaluate(estimate)
@@ -159,6 +169,8 @@ def levenberg_marquardt(
         estimate = replace(estimate, noise_std=noise)
         value = problem.objective(estimate, path, end)
         totals.append(float(value + (problem.nodes.counts * estimate.noise_std.log()).sum()))
+        enough = tolerance * max(1.0, 0.01 * float(degrees.sum()))
+        converged = converged or (foresee and _promised(point, estimate, end) < enough)
         # Sums of squares under weights that change cannot be compared.
         stagnant = problem.noise.dof is None and _stagnates(totals, tolerance)
         if (converged and settled) or iterations >= max_iterations or stagnant:
@@ -189,7 +201,7 @@ def levenberg_marquardt(
         estimate, path, end, value = reached
         problem = point.problem
         iterations += 1
-        converged = fall < tolerance * max(1.0, 0.01 * float(degrees.sum()))
+        converged = fall < enough
         if on_step is not None:
             on_step(float(value))
     return Solution(
@@ -204,6 +216,14 @@ def levenberg_marquardt(
         iterations,
         converged,
     )
+
+
+def _promised(point: Point, estimate: Estimate, end: Tensor) -> float:
+    """By how much the objective falls in the linear model, of a field held, over all ranks."""
+    problem, none = point.problem, estimate.theta[:0]
+    moved = point.reduced.moved(none.double())
+    slope = problem.slope_along(point.linear, estimate, end, moved, none.to(moved))
+    return -0.5 * float(problem.ranks.sum(slope))
 
 
 def _stagnates(totals: list[float], tolerance: float) -> bool:

@@ -59,7 +59,8 @@ def linearize(
     end = whole.new_zeros(num_windows, dim, dim + params)
     stages = 4 * max(1, int(substeps(nodes.dt.max(), step)))
     most = CACHED_ELEMENTS if path.device.type == "cpu" else CHUNK_ELEMENTS
-    rows, slots = _block(most // ((2 * dim + stages) * (params + 1 + dim)), num_windows, num_slots)
+    width = (2 * dim + stages) * (_width(field) + 1 + dim)
+    rows, slots = _block(most // width, num_windows, num_slots)
     identity = torch.eye(dim, dtype=path.dtype, device=path.device)
     scale = nodes.weights.sqrt()
     for top in range(0, num_windows, rows):
@@ -85,6 +86,19 @@ def linearize(
             _add(state.to(wide) * weights, wide.mul_(weights), whole, local[:, part])
         end[part, :, :dim], end[part, :, dim:] = moved, current
     return Linearization(symmetric(whole), local, end)
+
+
+def _width(field: HamiltonianField | FixedField) -> int:
+    """Columns that are held for each stage: derivatives by the parameters, or what they come from.
+
+    With the parameters known, a field that shares work holds nothing of its energy.
+    """
+    if not isinstance(field, FixedField):
+        return field.num_parameters
+    family = field.family
+    if field.num_parameters or not family.basis.shares:
+        return family.num_parameters
+    return family.num_parameters - family.basis.num_weights
 
 
 def _block(room: int, num_windows: int, num_slots: int) -> tuple[int, int]:

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sympgp.compiled import repays
 from sympgp.distributed import ALONE, Ranks
 from sympgp.fields import FixedField, HamiltonianField
 from sympgp.noise import ScaledNoise
 from sympgp.shooting.elimination import Chain, eliminate
 from sympgp.shooting.layout import Nodes, Windows
 from sympgp.shooting.linearization import Linearization, linearize
-from sympgp.shooting.sensitivities import INITIAL_VARIANCE, nominal_path
+from sympgp.shooting.sensitivities import INITIAL_VARIANCE, nominal_path, substeps
 
 GROUP_ELEMENTS = 2**21
 """Numbers of one wide block of the window states that are eliminated at a time (16 MB)."""
+LINEARIZATIONS = 8
+"""Linearisations that a search takes at least, about."""
+SINES_SAVED = 5
+"""Sines of a compiled path that save as much time as a feature's derivatives and path do."""
 
 
 @runtime_checkable
@@ -75,6 +81,18 @@ class Problem:
     step: float
     ranks: Ranks = ALONE
 
+    @cached_property
+    def repays_compiling(self) -> bool:
+        """Whether a search of this size repays fields that are compiled."""
+        field, count = self.field, LINEARIZATIONS
+        stages = 4 * max(1, int(substeps(self.nodes.dt.max(), self.step)))
+        sines = field.bind(torch.zeros_like(field.prior_precision())).sines
+        evaluations = count * stages * self.windows.nodes.shape[1]
+        if field.num_parameters and field.compiles:
+            count *= SINES_SAVED
+        total = count * stages * self.windows.nodes.numel() * sines
+        return repays(evaluations, total, self.nodes.values.device)
+
     def reweighted(self, estimate: Estimate, path: Tensor) -> Problem:
         """Weigh the residuals of this path as the law of the noise asks."""
         if self.noise.dof is None:
@@ -91,6 +109,7 @@ class Problem:
     def evaluate(self, estimate: Estimate) -> tuple[Tensor, Tensor, Tensor]:
         """Path, end states and objective (a scalar tensor)."""
         bound = self.field.bind(estimate.theta)
+        bound = bound.compiled() if self.repays_compiling else bound
         path, end = nominal_path(bound, estimate.start, self.nodes, self.windows, self.step)
         return path, end, self.objective(estimate, path, end)
 
@@ -115,7 +134,8 @@ class Problem:
         self, theta: Float[Tensor, " params"], path: Float[Tensor, "windows slots dim"]
     ) -> Linearization:
         """About a path, with the sums over all ranks' windows."""
-        found = linearize(self.field, theta, path, self.nodes, self.windows, self.step)
+        field = self.field.compiled() if self.repays_compiling else self.field
+        found = linearize(field, theta, path, self.nodes, self.windows, self.step)
         return replace(found, shared=self.ranks.sum(found.shared))
 
     def eliminate(
@@ -194,6 +214,33 @@ class Problem:
         rest = torch.zeros_like(pushed)
         rest[here] = (new_end - end - pushed)[here]
         return rest
+
+    def slope_along(
+        self,
+        linear: Linearization,
+        estimate: Estimate,
+        end: Float[Tensor, "windows dim"],
+        moved: Float[Tensor, "windows dim"],
+        step: Float[Tensor, " params"],
+    ) -> Float[Tensor, ""]:
+        """Derivative of the objective along steps of the states and, of the jumps, of theta.
+
+        Of this rank's windows. In the minimum of the linear model, reached by ``moved`` without
+        a step of theta, the objective is less by half of minus this.
+        """
+        first = self.windows.chain[:, 0]
+        precision = estimate.precision.double()
+        local = torch.einsum("c,cwd->wd", precision, linear.local[..., -1])
+        total = (local * moved).sum()
+        total = total + (estimate.start[first] * moved[first]).sum() / INITIAL_VARIANCE
+        here, ahead = self.following()
+        if len(here):
+            dim = moved.shape[-1]
+            shift = (linear.end[..., :dim] @ moved.unsqueeze(-1)).squeeze(-1)
+            shift = (shift + linear.end[..., dim:] @ step)[here] - moved[ahead]
+            jump = end[here] - estimate.start[ahead]
+            total = total + (jump * shift).sum() / estimate.defect_std**2
+        return total
 
     def closing(
         self, linear: Linearization, estimate: Estimate, jump: Tensor, damping: float = 0.0

@@ -28,6 +28,7 @@ from sympgp.fields import (
     as_points,
     gathered_response,
     local_derivatives,
+    rate_and_jacobian,
 )
 from sympgp.shooting.layout import Nodes, Windows
 
@@ -184,7 +185,7 @@ def freeze(
 
     Inputs are those of each interval, where there are any.
     """
-    return _freeze(field, theta, z, dt, step, drive)[0]
+    return _freeze(field, theta, z, dt, step, drive, False)[0]
 
 
 def interval_derivatives(
@@ -197,9 +198,13 @@ def interval_derivatives(
 ) -> tuple[Float[Tensor, "batch dim dim"], Float[Tensor, "batch dim params"]]:
     """Derivatives of the RK4 map of each interval by its start and by the parameters.
 
-    The latter, which are many, are in the type that the field is computed in.
+    The latter, which are many, are in the type that the field is computed in. A field of which
+    nothing is left to find has none.
     """
-    frozen, known = _freeze(field, theta, z, dt, step, drive)
+    if not field.num_parameters:
+        frozen = freeze(field, theta, z, dt, step, drive)
+        return frozen.transition, z.new_zeros(*z.shape, 0, dtype=field.dtype)
+    frozen, known = _freeze(field, theta, z, dt, step, drive, True)
     own = [part.to(field.dtype) for part in (frozen.stages, frozen.weights, theta)]
     if known:
         response = gathered_response(field, known, *own)
@@ -215,19 +220,27 @@ def _freeze(
     dt: Tensor,
     step: float,
     drive: Drive | None,
+    keep: bool,
 ) -> tuple[FrozenPath, list[FieldDerivatives]]:
-    """Frozen intervals; and the field at each stage, where its derivatives were shared."""
+    """Frozen intervals; and what the field's derivatives at each stage share, if it is kept."""
     bound = field.bind(theta)
+    shares = bound.family.basis.shares
     counts = substeps(dt, step)
     h = (dt / counts.clamp(min=1)).unsqueeze(-1)
     num = max(1, int(counts.max()))
     known: list[FieldDerivatives] = []
+    jacobians: list[Tensor] = []
 
     def rate(t: float, point: Tensor) -> Tensor:
-        if not bound.family.basis.shares:
+        if shares and keep:
+            known.append(local_derivatives(bound, point))
+            jacobians.append(known[-1].jacobian)
+            return known[-1].rate
+        both = rate_and_jacobian(bound, point) if shares else None
+        if both is None:
             return bound(t, point)
-        known.append(local_derivatives(bound, point))
-        return known[-1].rate
+        jacobians.append(both[1])
+        return both[0]
 
     stages: list[Tensor] = []
     sizes: list[Tensor] = []
@@ -239,11 +252,11 @@ def _freeze(
         sizes.append(active.unsqueeze(-1))
     states = torch.stack(stages, 1)
     batch, dim = z.shape
-    if known:
-        jacobians = torch.stack([one.jacobian for one in known], 1)
+    if jacobians:
+        slopes = torch.stack(jacobians, 1)
     else:
-        jacobians = field.jacobian(states.flatten(0, 1), theta).reshape(batch, -1, dim, dim)
-    return FrozenPath(states, *_rk4_derivatives(jacobians, sizes)), known
+        slopes = field.jacobian(states.flatten(0, 1), theta).reshape(batch, -1, dim, dim)
+    return FrozenPath(states, *_rk4_derivatives(slopes, sizes)), known
 
 
 def _rk4_derivatives(
