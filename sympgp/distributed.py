@@ -25,6 +25,10 @@ from torch.autograd.function import once_differentiable
 Result = TypeVar("Result")
 
 
+NUMBERS = "numbers"
+"""A kind of failure: numbers that broke down."""
+
+
 class RankError(ValueError):
     """What one rank could not do, or none of them, raised on all of them alike."""
 
@@ -162,20 +166,22 @@ class Ranks:
         Raises:
             RankError: on all ranks, with what went wrong and on which; what was raised itself
                 where there is one process.
+            torch.linalg.LinAlgError: the same, where numbers broke down on that rank.
         """
         if not self.several:
             return work()
-        message, cause = "", None
+        message, kind, cause = "", "", None
         try:
             result = work()
         except Exception as error:  # whatever it is, the others must not wait for this rank
             message, cause = str(error) or type(error).__name__, error
-        said = [texts[0] for texts in self.gather_texts([message])]
+            kind = NUMBERS if isinstance(error, torch.linalg.LinAlgError) else ""
+        said, kinds = zip(*self.gather_texts([message, kind]), strict=True)
         if not any(said):
             return result
         rank = next(k for k, text in enumerate(said) if text)
-        everyone = len(set(said)) == 1
-        raise RankError(said[0] if everyone else f"rank {rank}: {said[rank]}") from cause
+        reason = torch.linalg.LinAlgError if kinds[rank] == NUMBERS else RankError
+        raise reason(said[0] if len(set(said)) == 1 else f"rank {rank}: {said[rank]}") from cause
 
     def check_same(self, expected: str, own: str) -> None:
         """Refuse what differs between the ranks.

@@ -11,8 +11,11 @@ import torch
 
 import sympgp as sg
 from sympgp.distributed import RankError, Ranks, initialize, leave
-from sympgp.inference import subset
+from sympgp.inference import prior_start, subset
 from sympgp.inference.base import InferenceEngine, Report
+from sympgp.inference.smoothing import SmoothedPath, smooth
+from sympgp.phase_space import CanonicalScaling
+from sympgp.shooting.layout import Nodes
 from sympgp.trajectories import Trajectories, TrajectoryFile, gathered
 
 MODEL = {"num_dof": 1, "num_features": 12, "dissipation": sg.Friction()}
@@ -58,18 +61,29 @@ def steps(posterior: sg.Posterior) -> sg.StochasticVI:
     )
 
 
+def smoothed(ranks: Ranks) -> SmoothedPath:
+    """The pendulum's path in pieces, more than there are trajectories."""
+    data = pendulum()
+    one = torch.ones(2, dtype=torch.float64)
+    nodes = Nodes.from_data(data, CanonicalScaling(0.0 * one, one, one[0], 0.0 * one[0], one))
+    return smooth(nodes, 2, True, ranks)
+
+
 def predicted(posterior: sg.Posterior, ranks: Ranks) -> dict[str, torch.Tensor]:
     """What is compared."""
-    field = posterior.vector_field(X)
     rolled = posterior.rollout(X[:3], torch.linspace(0, 3, 7), 9, seed=3, ranks=ranks)
+    return {**learned(posterior), "samples": rolled.samples, "diverged": rolled.diverged}
+
+
+def learned(posterior: sg.Posterior) -> dict[str, torch.Tensor]:
+    """The field, the noise and the states."""
+    field = posterior.vector_field(X)
     return {
         "mean": field.mean,
         "stddev": field.stddev,
         "friction": posterior.dissipation().mean,
         "noise": posterior.noise_std,
         "states": posterior.initial_states.mean,
-        "samples": rolled.samples,
-        "diverged": rolled.diverged,
     }
 
 
@@ -109,6 +123,27 @@ def full_disk(file: TrajectoryFile, engine: sg.StochasticVI, folder: Path) -> st
     return ""
 
 
+def from_prior(ranks: Ranks, folder: Path) -> None:
+    """Short trainings from the prior on, and what is said where rank 0 cannot write of them."""
+    prior_start.MEAN_STEPS, prior_start.STAGE_STEPS = 60, 10
+    engine = sg.StochasticVI(None, num_components=1, num_steps=10, learning_rate=0.02)
+    bounds: dict[str, list[float]] = {}
+
+    def report(stage: str, value: float | None) -> None:
+        bounds.setdefault(stage, []).extend([] if value is None else [value])
+
+    posterior = engine.run_shared(sg.SSGP(**MODEL), many(), 0, report, ranks)
+    found: dict[str, object] = {"prior": learned(posterior), "bounds": bounds}
+    if ranks.several:
+        (folder / "prior.checkpoint.part").mkdir(exist_ok=True)
+        engine = dataclasses.replace(engine, checkpoint=folder / "prior.checkpoint")
+        try:
+            sg.fit(sg.SSGP(**MODEL), many(), inference=engine, progress=False)
+        except RankError as error:
+            found["full disk"] = str(error)
+    torch.save(found, folder / f"prior-{ranks.count}-{ranks.rank}.pt")
+
+
 def exchange(ranks: Ranks, folder: Path) -> None:
     """Sums, gathers, gradients, shares and errors."""
     own = torch.full((ranks.rank + 1, 2), float(ranks.rank), dtype=torch.float64)
@@ -132,6 +167,7 @@ def exchange(ranks: Ranks, folder: Path) -> None:
     found["gathered"] = [*again.times, *again.states], again.labels
     found["renumbered"] = gathered(data[:2], ranks).labels
     found["distinct"] = gathered(data[1:2], ranks).labels
+    found["smoothed"] = dataclasses.asdict(smoothed(ranks))
     found["errors"] = errors(ranks, folder, data)
     torch.save(found, folder / f"exchange-{ranks.count}-{ranks.rank}.pt")
 
@@ -175,5 +211,5 @@ if __name__ == "__main__":
     warnings.simplefilter("error")
     torch.set_num_threads(1)
     here = initialize("cpu")
-    {"everything": everything}[sys.argv[1]](here, Path(sys.argv[2]))
+    {"everything": everything, "from_prior": from_prior}[sys.argv[1]](here, Path(sys.argv[2]))
     leave()

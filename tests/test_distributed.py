@@ -130,9 +130,38 @@ def test_two_ranks_find_what_one_does(folder, alone, engine):
         assert error <= 1e-8 * scale, name
 
 
+@pytest.mark.slow
+def test_training_from_the_prior_is_shared(tmp_path):
+    """Ranks agree exactly, on errors of one of them too.
+
+    Rounding grows in what is trained, a factor of ten at each length of the windows, so that one
+    process is compared with at the first ones.
+    """
+    for count in (1, 2):
+        launch("from_prior", tmp_path, count)
+    alone = torch.load(tmp_path / "prior-1-0.pt")["bounds"]
+    first, second = (torch.load(tmp_path / f"prior-2-{rank}.pt") for rank in range(2))
+    assert first["full disk"] == second["full disk"]
+    assert first["full disk"].startswith("rank 0: ")
+    assert first["bounds"] == second["bounds"]
+    for name, value in first["prior"].items():
+        assert torch.equal(value, second["prior"][name]), name
+    for stage in ("the mean from the prior", "windows of 3", "windows of 6"):
+        assert first["bounds"][stage] == pytest.approx(alone[stage], rel=1e-8), stage
+
+
 def test_training_moved(alone):
     """Else the second engine would say nothing."""
     assert not torch.allclose(alone["vi"]["mean"], alone["gauss_newton"]["mean"], rtol=1e-6)
+
+
+def test_data_are_smoothed_in_shares(folder):
+    """All ranks have the same bits, those of one process but for rounding."""
+    expected = vars(work.smoothed(ALONE))
+    first, second = (found["smoothed"] for found in loaded(folder, "exchange"))
+    for name, value in expected.items():
+        assert torch.equal(first[name], second[name])
+        torch.testing.assert_close(first[name], value, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("engine", ["gauss_newton", "vi", "subset"])

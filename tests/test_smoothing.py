@@ -71,6 +71,16 @@ def test_smoothed_paths_are_continuous_from_interval_to_interval():
     assert bool(path.stages.isfinite().all())
 
 
+def test_pieces_may_be_smoothed_one_by_one(monkeypatch):
+    nodes = nodes_of(ragged_data())
+    whole = smooth(nodes, 2, rates=True)
+    monkeypatch.setattr(smoothing, "CACHED_ELEMENTS", 1)
+    for one, expected in zip(
+        vars(smooth(nodes, 2, rates=True)).values(), vars(whole).values(), strict=True
+    ):
+        torch.testing.assert_close(one, expected)
+
+
 def test_long_trajectories_are_smoothed_in_overlapping_pieces(monkeypatch):
     nodes = nodes_of(waves(150))
     pieces = smooth(nodes, 1)

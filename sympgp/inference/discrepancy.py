@@ -19,7 +19,6 @@ from sympgp.shooting.linearization import Linearization
 from sympgp.shooting.noise_levels import noise_update, squares_after
 from sympgp.shooting.problem import Estimate, Problem
 from sympgp.shooting.reduction import Reduction
-from sympgp.shooting.sensitivities import INITIAL_VARIANCE
 
 PRIOR_SCALE = 0.03
 """Scale of the jumps' half-Cauchy prior in scaled units: a model that cannot follow a system
@@ -44,17 +43,7 @@ def log_evidence(
     precisions, prior = estimate.precision.double(), problem.field.prior_precision().double()
     direct = torch.einsum("c,ci->i", precisions, linear.shared[:, :-1, -1])
     direct = direct + prior * estimate.theta
-    local = torch.einsum("c,cwd->wd", precisions, linear.local[..., -1])
-    own = (local * moved).sum()
-    first = problem.windows.chain[:, 0]
-    own = own + (estimate.start[first] * moved[first]).sum() / INITIAL_VARIANCE
-    here, ahead = problem.following()
-    if len(here):
-        dim = moved.shape[-1]
-        shift = (linear.end[..., :dim] @ moved.unsqueeze(-1)).squeeze(-1)
-        shift = (shift + linear.end[..., dim:] @ step)[here] - moved[ahead]
-        jump = end[here] - estimate.start[ahead]
-        own = own + (jump * shift).sum() / estimate.defect_std**2
+    own = problem.slope_along(linear, estimate, end, moved, step)
     value = problem.objective(estimate, path, end)
     value = value + 0.5 * (direct @ step + problem.ranks.sum(own))
     stddev = prior.rsqrt()

@@ -116,12 +116,11 @@ class GaussNewton(InferenceEngine):
         report: Report,
         ranks: Ranks,
     ) -> Posterior:
-        """Each rank linearises its share of the trajectories; the normal equations are summed."""
+        """Each rank smooths and linearises its share; the normal equations are summed."""
         began = time.perf_counter()
         report("smoothing the data", None)
-        prepared = prepare(
-            data, model.noise, self.step, DEFAULT_STEP, model.energy.momenta, model.interpolation
-        )
+        momenta, lines = model.energy.momenta, model.interpolation
+        prepared = prepare(data, model.noise, self.step, DEFAULT_STEP, momenta, lines, ranks)
         scaling = prepared.scaling
         model = model.in_units(scaling, prepared.known_states)
         energy = model.energy

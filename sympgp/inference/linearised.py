@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sympgp.cholesky import cholesky
+from sympgp.distributed import ALONE
 from sympgp.fields import HamiltonianField
 from sympgp.inference.search import OSCILLATION, Search
 from sympgp.posterior import GaussianComponent, WindowStates
@@ -62,7 +63,8 @@ def linearised(
 
 
 def of_search(search: Search, hyper: dict[str, Tensor]) -> GaussianComponent:
-    """The same about where a search stands."""
+    """The same about where a search stands, of all windows on every rank."""
+    search = replace(search, ranks=ALONE)
     return linearised(search.problem(), search.estimate(), hyper, search.duration)
 
 

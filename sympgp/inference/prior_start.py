@@ -12,11 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from sympgp.cholesky import cholesky
+from sympgp.distributed import ALONE, Ranks
 from sympgp.energies.base import Hyperparameters
 from sympgp.fields import HamiltonianField
 from sympgp.inference.approximation import Approximation
@@ -60,7 +62,7 @@ class PriorStart:
         checkpoint: where states of trainings are kept.
         seed: of every random choice.
         report: progress.
-        search: where the mean stands.
+        search: where the mean stands; its ranks share the windows in training.
         jump_gain: log evidence of jumps against none.
         joined: whether windows could grow to whole trajectories.
         window_time: duration of the last windows before jumps were measured, scaled.
@@ -90,6 +92,7 @@ class PriorStart:
         checkpoint: Checkpoint,
         seed: int,
         report: Report,
+        ranks: Ranks = ALONE,
     ) -> PriorStart:
         """At the prior's mean, on the smoothed path."""
         priors = model.energy.hyperpriors(prepared.scaling.spread)
@@ -110,6 +113,7 @@ class PriorStart:
             defect_std=FIRST_DEFECT,
             max_iterations=1,
             report=report,
+            ranks=ranks,
         )
         return cls(model, prepared, schedule, checkpoint, seed, report, search)
 
@@ -140,7 +144,7 @@ class PriorStart:
             one = replace(self.search, defect_std=jumps[ranks[k]])
             if count > 1:
                 one.change_field(frozen, one.field.with_basis(own.basis(hyper)))
-            mixed.append(of_search(one, hyper))
+            mixed.append(one.ranks.agree(partial(of_search, one, hyper)))
         return mixed
 
     def _find_mean(self) -> None:
@@ -151,16 +155,18 @@ class PriorStart:
         if known is None:
             q = self._prior_approximation(prior)
             q = _trained_mean(q, self._density(), self.schedule, self.seed, self._reporter(name))
-            known = {"theta": q.centre.cpu(), "start": q.mean.cpu()}
-            self.checkpoint.keep(name, known, True)
+            theta, start = map(search.ranks.broadcast, (q.centre, q.mean))
+            known = {"theta": theta.cpu(), "start": start.cpu()}
+            search.ranks.agree(partial(self.checkpoint.keep, name, known, True))
         search.theta = known["theta"].to(prior)
         self._follow(known["start"].to(prior))
 
     def _follow(self, start: Tensor) -> None:
-        """Move to the paths from these window states."""
+        """Move to the paths from these window states, those of rank 0."""
         search = self.search
-        problem = search.problem()
-        search.states = node_states(problem, search.theta, start)
+        problem = replace(search, ranks=ALONE).problem()
+        states = search.ranks.agree(partial(node_states, problem, search.theta, start))
+        search.states = search.ranks.broadcast(states)
 
     def _prior_approximation(self, prior: Tensor) -> Approximation:
         """Weights near the prior's mean, states near the smoothed path."""
@@ -191,12 +197,14 @@ class PriorStart:
             search.defect_std,
             search.step,
             inflation=search.inflation * search.noise.information,
+            ranks=search.ranks,
         )
 
     def _train(self, name: str, hyper: Hyperparameters) -> None:
         """Move the search to the mean of a trained approximation on its windows."""
         search = self.search
-        component = of_search(search, hyper)
+        search.theta = search.ranks.broadcast(search.theta)
+        component = search.ranks.agree(partial(of_search, search, hyper))
         schedule = replace(self.schedule, num_steps=STAGE_STEPS, learning_rate=STAGE_RATE)
         found = ascend(
             Approximation.of(component),
@@ -208,7 +216,8 @@ class PriorStart:
             self._reporter(name),
         )
         trained = as_component(found.q, component)
-        search.theta, search.noise_std = trained.theta, trained.noise_std
+        search.theta = search.ranks.broadcast(trained.theta)
+        search.noise_std = search.ranks.broadcast(trained.noise_std)
         self._follow(window_means(trained))
         search.iterations += found.steps
         self.lost, self.drawn = self.lost + found.lost, self.drawn + found.drawn

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,12 +17,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sympgp.cholesky import cholesky
+from sympgp.distributed import ALONE, Ranks
 from sympgp.noise import ScaledNoise
 from sympgp.shooting.layout import Nodes
 
 CORE, OVERLAP, FITTED_PIECES = 96, 24, 48
 CHUNK_ELEMENTS = 2**20
-"""Correlations that are held at a time (8 MB in float64)."""
+"""Correlations that are held at a time (8 MB in float64) where each operation has its price."""
+CACHED_ELEMENTS = 2**17
+"""The same on a CPU (1 MB): few enough to stay in its cache."""
 REWEIGHTINGS = 6
 """Rounds of weighing residuals: outliers lose their hold on the noise level step by step."""
 DROWNED = 0.7
@@ -102,17 +106,20 @@ class _Pieces:
         Of so many pieces at a time that little memory is needed.
         """
         widest = self.times.shape[1] * max(queries.shape[1], self.times.shape[1], 1)
-        size = max(1, CHUNK_ELEMENTS // widest)
-        means, slopes = [], []
+        most = CACHED_ELEMENTS if queries.device.type == "cpu" else CHUNK_ELEMENTS
+        size = max(1, most // widest)
+        # Results have their place from the start: kept between temporaries they would part memory.
+        mean, lengthscale = torch.empty_like(queries), log[0].exp()
+        slope = torch.empty_like(queries) if rates else None
         for top in range(0, len(queries), size):
             part = slice(top, top + size)
-            own, lengthscale = self.taken(part), log[0].exp()
+            own = self.taken(part)
             weights = own._weights(log)
             difference = (queries[part, :, None] - own.times[:, None, :]) / lengthscale
-            means.append((_matern(difference.abs()) @ weights).squeeze(-1))
-            if rates:
-                slopes.append((_matern_slope(difference) @ weights).squeeze(-1) / lengthscale)
-        return torch.cat(means), torch.cat(slopes) if rates else None
+            mean[part] = (_matern(difference.abs()) @ weights).squeeze(-1)
+            if slope is not None:
+                slope[part] = (_matern_slope(difference) @ weights).squeeze(-1) / lengthscale
+        return mean, slope
 
     def _weights(self, log: Tensor) -> Tensor:
         """By which correlations with the observations are summed, (C, L, 1)."""
@@ -162,7 +169,7 @@ def _fit_channel(pieces: _Pieces) -> Tensor:
     return torch.tensor(log, dtype=pieces.values.dtype, device=pieces.values.device)
 
 
-def smooth(nodes: Nodes, parts: int, rates: bool = False) -> SmoothedPath:
+def smooth(nodes: Nodes, parts: int, rates: bool = False, ranks: Ranks = ALONE) -> SmoothedPath:
     """Smooth every channel; states at ``2 parts + 1`` evenly spaced points of each interval.
 
     Channels without any observation are zero, with noise one.
@@ -171,36 +178,45 @@ def smooth(nodes: Nodes, parts: int, rates: bool = False) -> SmoothedPath:
         nodes: the data.
         parts: of each interval.
         rates: whether the derivatives are wanted too.
+        ranks: each fits some of the channels and smooths a share of the pieces; all of them have
+            the whole path.
+
+    Raises:
+        RankError: a channel that cannot be smoothed, on all of several ranks.
     """
     unit = _interval(nodes)
     index_time, index_dt = nodes.times / unit, nodes.dt / unit
     fractions = torch.linspace(0, 1, 2 * parts + 1, dtype=nodes.dt.dtype, device=nodes.dt.device)
-    queries = index_time[:, None] + fractions * index_dt[:, None]
     member, core = _cut(nodes)
-    stages = queries.new_zeros(*queries.shape, nodes.values.shape[1])
-    slopes = torch.zeros_like(stages)
+    own = ranks.part(len(core))
+    wanted = index_time[core[own], None] + fractions * index_dt[core[own], None]
+    stages = nodes.values.new_zeros(len(nodes.times), len(fractions), nodes.values.shape[1])
+    slopes = torch.zeros_like(stages) if rates else None
     noise = stages.new_ones(stages.shape[-1])
-    for channel in range(nodes.values.shape[1]):
-        if not bool(nodes.mask[:, channel].any()):
-            continue
-        mask = nodes.mask[member, channel]
-        weights = nodes.weights[member, channel]
-        pieces = _Pieces(index_time[member], nodes.values[member, channel], mask, weights)
-        log = _fit_channel(pieces)
-        wanted = queries[core].reshape(len(core), -1)
-        mean, slope = pieces.predict(log, wanted, rates)
-        stages[core, :, channel] = mean.reshape(*core.shape, -1)
-        if slope is not None:
-            slopes[core, :, channel] = (slope / unit).reshape(*core.shape, -1)
+
+    def pieces(channel: int) -> _Pieces:
+        mask, weights = nodes.mask[member, channel], nodes.weights[member, channel]
+        return _Pieces(index_time[member], nodes.values[member, channel], mask, weights)
+
+    channels = [c for c, seen in enumerate(nodes.mask.any(0).tolist()) if seen]
+    mine = channels[ranks.rank :: ranks.count]
+    fitted = ranks.agree(lambda: {c: _fit_channel(pieces(c)) for c in mine})
+    for channel in channels:
+        log = ranks.sum(fitted.get(channel, noise.new_zeros(3)))
+        part = pieces(channel).taken(own)
+        mean, slope = ranks.agree(partial(part.predict, log, wanted.flatten(1), rates))
+        stages[core, :, channel] = ranks.gather(mean).reshape(*core.shape, -1)
+        if slopes is not None and slope is not None:
+            slopes[core, :, channel] = ranks.gather(slope / unit).reshape(*core.shape, -1)
         noise[channel] = log[2].exp()
-    return SmoothedPath(stages, noise, slopes if rates else None)
+    return SmoothedPath(stages, noise, slopes)
 
 
 def smooth_robustly(
-    nodes: Nodes, noise: ScaledNoise, parts: int, rates: bool = False
+    nodes: Nodes, noise: ScaledNoise, parts: int, rates: bool = False, ranks: Ranks = ALONE
 ) -> tuple[Nodes, ScaledNoise, SmoothedPath]:
     """Smooth, and under Student's t weigh the residuals and smooth again until both agree."""
-    path = smooth(nodes, parts, rates)
+    path = smooth(nodes, parts, rates, ranks)
     if noise.dof is None:
         return nodes, noise, path
     for _ in range(REWEIGHTINGS):
@@ -208,7 +224,7 @@ def smooth_robustly(
         # With the degrees of freedom at hand: a smoother's residuals say little about tails.
         _, std = replace(noise, free=False).refined(residual, nodes.mask)
         nodes = nodes.reweighted(noise.weights(residual, std))
-        path = smooth(nodes, parts, rates)
+        path = smooth(nodes, parts, rates, ranks)
     return nodes, noise, path
 
 

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from sympgp.distributed import ALONE, Ranks
 from sympgp.fields import HamiltonianField, as_points
 from sympgp.inference.evidence import FrozenModel
 from sympgp.inference.smoothing import SmoothedPath, smooth, smooth_robustly
@@ -91,6 +92,7 @@ def prepare(
     default_step: float,
     momenta: Momenta | None = None,
     interpolation: Interpolation = "linear",
+    ranks: Ranks = ALONE,
 ) -> Prepared:
     """Scale the data so that states and their rates are of order one.
 
@@ -104,6 +106,7 @@ def prepare(
         momenta: from coordinates and velocities (..., n) to momenta, in user units; or to None
             where the energy does not fix their scale.
         interpolation: of inputs between samples.
+        ranks: processes that smooth a share each; all of them have the same data.
 
     Raises:
         ValueError: a coordinate that is never observed, or a momentum where nothing fixes the
@@ -118,13 +121,13 @@ def prepare(
     origin = torch.stack([t[0] for t in times]).min()
     if bool(missing.any()):
         momenta = _check_missing(data, missing, momenta)
-        states = _completed(data, states, noise, interval, missing, momenta)
+        states = _completed(data, states, noise, interval, missing, momenta, ranks)
     center = states.nanmean(0)
     spread = ((states - center) ** 2).nanmean(0).sqrt()
     scaling = CanonicalScaling.from_spread(center, spread, interval, origin)
     nodes = Nodes.from_data(data, scaling, interpolation)
     law = noise.scaled(scaling).ignoring(missing)
-    nodes, law, path = smooth_robustly(nodes, law, 1, bool(missing.any()))
+    nodes, law, path = smooth_robustly(nodes, law, 1, bool(missing.any()), ranks)
     path = _with_momenta(path, scaling, missing, momenta)
     unit = _characteristic_time(nodes, path, scaling.spread)
     scaling = replace(scaling, time_scale=interval * unit)
@@ -133,7 +136,7 @@ def prepare(
     scaled_step = default_step if step is None else step / float(scaling.time_scale)
     parts = math.ceil(float(nodes.dt.max()) / default_step)
     if parts > 1:
-        path = smooth(nodes, parts, bool(missing.any()))
+        path = smooth(nodes, parts, bool(missing.any()), ranks)
         path = _with_momenta(path, scaling, missing, momenta)
     path = replace(path, noise_std=law.start(path.noise_std), rates=None)
     return Prepared(scaling, nodes, law, path, scaled_step, missing)
@@ -169,6 +172,7 @@ def _completed(
     interval: Tensor,
     missing: Tensor,
     momenta: Momenta,
+    ranks: Ranks,
 ) -> Tensor:
     """The observed states (rows, D) with momenta from smoothed coordinates where missing."""
     center = states.nanmean(0).nan_to_num(0.0)
@@ -177,7 +181,7 @@ def _completed(
     scaling = CanonicalScaling.from_spread(center, spread, interval, torch.zeros_like(interval))
     nodes = Nodes.from_data(data, scaling)
     law = noise.scaled(scaling).ignoring(missing)
-    nodes, _, path = smooth_robustly(nodes, law, 1, True)
+    nodes, _, path = smooth_robustly(nodes, law, 1, True, ranks)
     path = _with_momenta(path, scaling, missing, momenta)
     smoothed = scaling.to_user(path.stages[nodes.mask.any(1), 0])
     return torch.where(missing, smoothed, states)

@@ -130,7 +130,7 @@ class StochasticVI(InferenceEngine):
         checkpoint = ranks.agree(lambda: Checkpoint(self.checkpoint, mark, ranks.first))
         ranks.check_same("checkpoint: expected the same file on every rank", checkpoint.progress())
         if self.warm_start is None:
-            base, ground = self._from_prior(model, data, seed, report, checkpoint)
+            base, ground = self._from_prior(model, data, seed, report, checkpoint, ranks)
         else:
             base, ground = self._from_engine(model, data, seed, report, ranks)
         ground = replace(ground, ranks=ranks)
@@ -216,16 +216,17 @@ class StochasticVI(InferenceEngine):
         seed: int,
         report: Report,
         checkpoint: Checkpoint,
+        ranks: Ranks,
     ) -> tuple[Posterior, Ground]:
         """Components found from the prior, not yet trained on their own windows."""
         report("smoothing the data", None)
         method = self.integrator
         given = method.step if isinstance(method, FixedStepIntegrator) else None
-        prepared = prepare(
-            data, model.noise, given, DEFAULT_STEP, model.energy.momenta, model.interpolation
-        )
+        momenta, lines = model.energy.momenta, model.interpolation
+        prepared = prepare(data, model.noise, given, DEFAULT_STEP, momenta, lines, ranks)
         model = model.in_units(prepared.scaling, prepared.known_states)
-        start = PriorStart.of(model, prepared, data, self._schedule(), checkpoint, seed, report)
+        settings = self._schedule(), checkpoint, seed, report, ranks
+        start = PriorStart.of(model, prepared, data, *settings)
         count = self.num_components or (COMPONENTS if model.num_dof < MANY else 1)
         components = tuple(start.components(count))
         search, unit = start.search, float(prepared.scaling.time_scale)

@@ -70,6 +70,7 @@ def extended(search: Search, prepared: Prepared, index: Int[Tensor, " own"]) -> 
     windows = Windows.of_duration(prepared.nodes, search.duration)
     whole = replace(search, nodes=prepared.nodes, states=states, windows=windows, solution=None)
     report = search.report
+    report("following all trajectories", None)
     field = search.field.fixed(search.theta)
     # With the noise as it is: levels found with a field held would count what it misses.
     noise = replace(search.noise, known=search.noise_std)
@@ -85,6 +86,7 @@ def extended(search: Search, prepared: Prepared, index: Int[Tensor, " own"]) -> 
             max_iterations=5 if short else search.max_iterations,
             tolerance=0.5,
             on_step=lambda value: report("following all trajectories", value),
+            foresee=True,
         )
         whole.take(problem.windows, solution.path)
     return whole

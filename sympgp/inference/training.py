@@ -122,7 +122,14 @@ class Ground:
         return component
 
     def solver_error(self, component: GaussianComponent, num_draws: int = 16) -> float:
-        """RMS difference from half the step over the path's deviation; the largest channel."""
+        """RMS difference from half the step over the path's deviation; the largest channel.
+
+        What rank 0 finds, since steps are chosen by it.
+        """
+        own = torch.tensor(self._solver_error(component, num_draws), dtype=torch.float64)
+        return float(self.ranks.broadcast(own.to(self.ranks.device)))
+
+    def _solver_error(self, component: GaussianComponent, num_draws: int) -> float:
         density = self.density(component)
         finer = replace(density, step=0.5 * min(self.step, float(self.nodes.dt.max())))
         q = Approximation.of(component)
@@ -168,7 +175,8 @@ def train(
     end = ascend(
         start, density, schedule, seed, name, checkpoint, lambda bound: report(name, -bound)
     )
-    fall, error = _fall(start, end.q, density)
+    found = torch.tensor(_fall(start, end.q, density), dtype=torch.float64)
+    fall, error = ground.ranks.broadcast(found.to(ground.ranks.device)).tolist()
     if fall > SURE * error:
         return component, end, f"{name}: training lowered the bound by {fall:.1f} nats: undone"
     return as_component(end.q, component), end, ""
