@@ -61,7 +61,8 @@ class ScaledNoise:
 
     def levels(self, log: Float[Tensor, "*draws groups"]) -> Float[Tensor, "*draws dim"]:
         """Standard deviations of all channels from the logarithms of the leaders'."""
-        levels = torch.ones_like(self.unit).expand(*log.shape[:-1], -1)
+        # A tensor of its own: compilers write all rows of an expanded one to one place.
+        levels = self.unit.new_ones(*log.shape[:-1], len(self.unit))
         levels = levels.index_copy(-1, self.leaders, log.exp())
         own = levels[..., self.group] * self.unit[self.group] / self.unit
         return torch.where(self.known.isnan(), own, self.known)

@@ -117,6 +117,19 @@ def test_tangents_are_the_first_order_expansion_with_all_its_derivatives(chosen:
     )
 
 
+def test_tangents_have_the_same_derivatives_in_inference_mode() -> None:
+    basis, nominal = network()
+    tangent = TangentBasis(basis, nominal, torch.arange(basis.num_weights))
+    w, z = nominal + 0.3 * white(3, len(nominal)), white(3, 4, 2, seed=1)
+    known = tangent.linearized(z, w)
+    with torch.inference_mode():
+        inside = tangent.linearized(z, w)
+        made = z + 0.0
+    for found in (inside, tangent.linearized(made, w)):
+        torch.testing.assert_close(found.slope, known.slope)
+        torch.testing.assert_close(found.hessian, known.hessian)
+
+
 def test_tangents_of_any_basis_are_those_of_the_network_written_out() -> None:
     basis, nominal = network()
     tangent = TangentBasis(basis, nominal, torch.arange(basis.num_weights))

@@ -613,6 +613,9 @@ def test_a_posterior_shows_its_functions_and_their_names():
     posterior = sg.fit(model, pairs, inference=sg.MAP(num_steps=300), progress=False)
     assert posterior.symbols(("x", "x^2"))[0].name == "x^2"
     assert len(posterior.symbols()) == 2
+    for threshold in (-0.1, math.nan, True):
+        with pytest.raises(ValueError, match="threshold: expected a finite number of at least 0"):
+            posterior.symbols(threshold=threshold)
     words = {text.get_text() for text in kan_picture(posterior).texts}
     assert {"angle", "rate"} <= words
     plt.close("all")

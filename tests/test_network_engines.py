@@ -9,12 +9,13 @@ from problems import randn, tensor
 
 import sympgp as sg
 from sympgp import fit as public_fit
+from sympgp.compiled import Compiled, CompileWarning
 from sympgp.energies import FourierEnergy
 from sympgp.inference.checkpoint import Checkpoint
 from sympgp.inference.networks import ensemble, trajectories
-from sympgp.inference.networks.base import digest
 from sympgp.inference.networks.density import PairDensity
 from sympgp.inference.networks.descent import Descent, Schedule, Unknowns
+from sympgp.inference.networks.digest import digest
 from sympgp.inference.networks.linearisation import Point, improved
 from sympgp.inference.networks.polish import polished_rows
 from sympgp.inference.pairs import prepare_pairs
@@ -381,3 +382,70 @@ def test_adam_says_whether_the_density_still_rises(monkeypatch, num_steps, conve
     posterior = sg.fit(sg.HNN(1, (6,)), pairs(40, 0.1), inference=engine, progress=False)
     assert posterior.diagnostics.converged is converged
     assert ("more steps of training would raise" in posterior.summary()) is not converged
+
+
+def descent(rows: int, batch_size: int | None = 20, steps: int = 30) -> Descent:
+    """On pairs, some of them in each step."""
+    prepared = prepare_pairs(sg.HNN(1, (6, 5)), pairs())
+    energy = sg.HNN(1, (6, 5)).energy
+    hyper = {k: v.median for k, v in energy.hyperpriors(prepared.scaling.spread).items()}
+    field = sg.HNN(1, (6, 5)).field(energy.basis(hyper), prepared.scaling, oscillator())
+    density = PairDensity(prepared.pairs, field, prepared.noise)
+    theta = 0.3 * randn(rows, field.num_parameters)
+    begin = Unknowns.at(theta, density.noise, torch.ones_like(theta[0, :2]), None)
+    return Descent(density, begin, Schedule(steps, 0.01, batch_size), seed=0)
+
+
+def allow(patch: pytest.MonkeyPatch) -> None:
+    """The way of accelerators on this device."""
+    patch.setattr("sympgp.compiled.at_hand", lambda kind: True)
+    patch.setattr("sympgp.compiled.SAVED_A_STEP", {"cpu": 1e-3})
+
+
+def ends(rows: int) -> list[torch.Tensor]:
+    """Where as many steps lead with and without a compiler, one after the other."""
+    found = []
+    for wish in ("0", "1"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SYMPGP_COMPILE", wish)
+            allow(patch)
+            search = descent(rows)
+        search.block()
+        assert isinstance(search._slopes, Compiled) == (wish == "1")
+        assert not getattr(search._slopes, "failed", None)
+        found.append(torch.cat([part.flatten() for part in search.values]))
+    return found
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_traced_steps_are_the_steps_themselves(rows, monkeypatch):
+    """What a compiler is given; rows come to noise levels of their own."""
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    eager, traced = ends(rows)
+    torch.testing.assert_close(traced, eager, rtol=1e-10, atol=1e-10)
+
+
+def test_steps_go_on_where_compiling_fails(monkeypatch):
+    def broken(function, **options):
+        raise RuntimeError("no luck")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    allow(monkeypatch)
+    monkeypatch.setenv("SYMPGP_COMPILE", "1")
+    search, other = descent(2, steps=5), descent(2, steps=5)
+    with pytest.warns(CompileWarning, match="no luck") as caught:
+        search.block()
+    assert len(caught) == 1
+    other._slopes = other._slope
+    other.block()
+    assert torch.equal(search.values[0], other.values[0])
+
+
+def test_steps_on_windows_and_with_masks_are_never_compiled(monkeypatch):
+    allow(monkeypatch)
+    monkeypatch.setenv("SYMPGP_COMPILE", "1")
+    known = descent(1)
+    masked = Descent(known.density, known.begin, known.schedule, 0, lambda theta, _: theta)
+    assert masked._slopes == masked._slope
+    begin = known.begin._replace(start=torch.zeros(1, 2, 2).double())
+    assert not Descent(known.density, begin, known.schedule, 0)._repays()

@@ -14,6 +14,7 @@ from sympgp.energies.kan_basis import KANBasis
 from sympgp.energies.kan_fit import FittedKAN, fit_function
 from sympgp.energies.kan_formula import FittedFormula, fit_formula
 from sympgp.energies.kan_function import KANFunction
+from sympgp.energies.kan_penalty import costs, edge_penalty, penalty_rows, penalty_shapes
 from sympgp.energies.kan_symbols import Symbol
 from sympgp.energies.kinetic import Kinetic, KnownKinetic, QuadraticKinetic
 from sympgp.energies.kinetic_basis import KnownKineticBasis, QuadraticKineticBasis
@@ -88,7 +89,9 @@ __all__ = [
     "TangentBasis",
     "TrainableBasis",
     "correlations",
+    "costs",
     "dropout_factors",
+    "edge_penalty",
     "fit_formula",
     "fit_function",
     "has_layers",
@@ -96,6 +99,8 @@ __all__ = [
     "initial_weights",
     "last_layer",
     "nearest_weights",
+    "penalty_rows",
+    "penalty_shapes",
     "quasi_random_frequencies",
     "shares",
 ]

@@ -171,6 +171,10 @@ class Basis(ABC):
         """``weighted_gradient`` where the derivatives of H at each stage are known."""
         return self.weighted_gradient(z, weights, w)
 
+    def compiled(self) -> Basis:
+        """The same with what ``shares`` work compiled; itself where nothing can be."""
+        return self
+
     def value(
         self, z: Float[Tensor, "*batch dim"], w: Float[Tensor, "*draws weights"]
     ) -> Float[Tensor, "*batch"]:
@@ -191,12 +195,14 @@ class Energy(ABC):
         by_covariates: whether they differ by their covariates.
         dissipates: whether the field has gains and losses of its own, not ``J grad H`` alone, so
             that no dissipation can stand beside it.
+        sparse: whether edges of a network cost something, which few engines know of.
     """
 
     num_dof: int
     pooled: bool = False
     by_covariates: bool = False
     dissipates: bool = False
+    sparse: bool = False
 
     def in_context(self, context: Context) -> Energy:
         """The same energy for these trajectories, before ``in_units``.

@@ -132,6 +132,7 @@ class DissipativeNetworkEnergy(SlopeEnergy):
                 f"energy has, got {potential.num_dof}"
             )
         self.energy, self.potential, self.num_dof = energy, potential, energy.num_dof
+        self.sparse = energy.sparse or potential.sparse
 
     @property
     def angles(self) -> dict[int, float]:

@@ -25,11 +25,15 @@ class KANBasis(NonlinearBasis, TrainableBasis):
         function: layers of splines.
         prior_variance: (P,).
         periods: the coordinates that are angles, each with its period in user units.
+        sparsity: what edges cost in a fit, see :func:`~sympgp.energies.kan_penalty.edge_penalty`.
+        states: (R, D) at which their size is taken; None where they cost nothing.
     """
 
     function: KANFunction
     prior_variance: Float[Tensor, " weights"]
     periods: tuple[tuple[int, float], ...] = ()
+    sparsity: float = 0.0
+    states: Float[Tensor, "states dim"] | None = None
 
     @property
     def angles(self) -> dict[int, float]:

@@ -28,6 +28,35 @@ def deviations(
     return found
 
 
+def deviation_slopes(
+    kan: KANFunction, z: Float[Tensor, "states dim"], w: Float[Tensor, " weights"]
+) -> Float[Tensor, "states edges weights"]:
+    """Derivatives of ``phi - mean(phi)`` of all edges, there or not, by the weights.
+
+    An edge depends on its own weights, and on those below through its input:
+
+        dphi_io / dw = (B(x_i) of the edge's own) + phi_io'(x_i) dx_i / dw.
+    """
+    coefficients = kan.coefficients(w.unsqueeze(0))
+    traced, _ = kan.traced(z.unsqueeze(0), coefficients)
+    columns, found = kan.edge_ends[-1] * kan.per_edge, []
+    inputs = z.new_zeros(len(z), kan.widths[0], columns)
+    start = 0
+    for layer, ((x, _), own) in enumerate(zip(traced, coefficients, strict=True)):
+        basis, first = kan.expand(layer, x[0], 1)
+        slopes = torch.einsum("bic,ioc->bio", first, own[0])
+        rows = (slopes.unsqueeze(-1) * inputs.unsqueeze(2)).flatten(1, 2)
+        end = start + rows.shape[1] * kan.per_edge
+        each = rows[..., start:end].unflatten(-1, (-1, kan.per_edge)).diagonal(dim1=1, dim2=2)
+        each += kan.whitened(basis).repeat_interleave(slopes.shape[2], 1).mT
+        inputs, start = rows.unflatten(1, slopes.shape[1:]).sum(1), end
+        found.append(rows - rows.mean(0))
+    whole = torch.cat(found, 1)
+    if kan.edges is None:
+        return whole
+    return whole.unflatten(-1, (-1, kan.per_edge))[..., kan.edges, :].flatten(-2)
+
+
 def penalty(kan: KANFunction, z: Tensor, w: Tensor, entropy: float) -> Tensor:
     """See :meth:`KANFunction.penalty`."""
     rows = w if w.dim() > 1 else w.unsqueeze(0)

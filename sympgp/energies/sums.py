@@ -84,6 +84,7 @@ class SumEnergy(Energy):
         self.pooled = any(part.pooled for part in flat)
         self.by_covariates = any(part.by_covariates for part in flat)
         self.dissipates = any(part.dissipates for part in flat)
+        self.sparse = any(part.sparse for part in flat)
         self._spread: Tensor | None = None
         self._states: Tensor | None = None
         self._nominal: Tensor | None = None

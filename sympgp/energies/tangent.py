@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sympgp.energies.base import Basis, Linearized
-from sympgp.energies.differentiated import WeightedMap
+from sympgp.energies.differentiated import WeightedMap, followed
 from sympgp.energies.lagrangian_basis import LagrangianBasis
 from sympgp.energies.network_basis import NetworkBasis
 from sympgp.energies.network_passes import ACTIVATIONS, Layers, times
@@ -113,6 +113,12 @@ class TangentBasis(Basis):
     def _derivatives(self, z: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
         """Slope (S, B, D) and Hessian (S, B, D, D)."""
         change, z = self.change(w), z.contiguous()
+        plain = not torch._C._are_functorch_transforms_active() and not followed(z, w)
+        # what is made in inference mode cannot be differentiated in reverse
+        made = any(own.is_inference() for own in (z, change, self.nominal))
+        recorded = not (made or torch.is_inference_mode_enabled())
+        if plain and recorded and isinstance(self.basis, NetworkBasis):
+            return _differentiated(self.basis, self.nominal, change, z)
 
         def known(at: Tensor) -> tuple[Tensor, Tensor]:
             found = self.basis.linearized(z, at)
@@ -175,6 +181,19 @@ class TangentMap(WeightedMap):
     def like(self, weights: Tensor, matrix: Tensor | None) -> TangentMap:
         """The same for another change and another matrix."""
         return TangentMap(self.basis, weights, matrix)
+
+
+def _differentiated(
+    basis: NetworkBasis, nominal: Tensor, change: Tensor, z: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Slope and Hessian of a perceptron's tangent by one reverse pass a coordinate."""
+    with torch.enable_grad():
+        leaf = z.detach().requires_grad_(True)
+        slope = network_slope(basis, nominal.detach(), change.detach(), leaf)
+        rows = [
+            torch.autograd.grad(own.sum(), leaf, retain_graph=True)[0] for own in slope.unbind(-1)
+        ]
+    return slope.detach(), torch.stack(rows, -2)
 
 
 def _pushed(function: Any, at: tuple[Tensor], along: tuple[Tensor]) -> Any:

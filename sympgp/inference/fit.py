@@ -183,6 +183,7 @@ def _work(
     model = replace(model, dtype=dtype)
     if inference is None and model.energy.has_layers:
         inference = DeepEnsemble()
+    _check_sparsity(model, inference)
     if isinstance(data, StateDerivatives):
         own = _on_device(data, device)
         if isinstance(inference, NetworkEngine) and integrator is None:
@@ -204,6 +205,20 @@ def _work(
         data = unwrapped(data, list(model.energy.angles), list(model.energy.angles.values()))
     model, data = model.in_context(data)
     return partial(engine.run_shared, model, _on_device(data, device), ranks=ranks)
+
+
+def _check_sparsity(model: HamiltonianModel, inference: object) -> None:
+    """Refuse edges that cost something where the engine knows nothing of it.
+
+    Raises:
+        ValueError: it does not.
+    """
+    takes = isinstance(inference, NetworkEngine) and inference.takes_sparsity
+    if model.energy.sparse and not takes:
+        raise ValueError(
+            "sparsity: expected 0, or an engine that trains networks, other than Laplace, such as "
+            f"MAP() or DeepEnsemble(); got {type(inference).__name__}"
+        )
 
 
 def _warn_of_copies(engine: object, ranks: Ranks) -> None:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sympgp.energies import KANBasis, KANFunction, LagrangianBasis, SumBasis, Symbol, TangentBasis
+from sympgp.energies.arguments import is_number
 from sympgp.energies.base import Basis
 from sympgp.phase_space import split
 from sympgp.posterior.draws import Marginal, mixture_moments, scaled_states
@@ -69,7 +70,12 @@ class SpecialForms:
         """
         return splines(self)
 
-    def symbols(self, names: Sequence[str] | None = None, enough: float = 0.999) -> list[Symbol]:
+    def symbols(
+        self,
+        names: Sequence[str] | None = None,
+        enough: float = 0.999,
+        threshold: float | int = 0.0,
+    ) -> list[Symbol]:
         """Simple functions that the edges of a Kolmogorov-Arnold energy look like, scaled units.
 
         Of a typical draw, where the data are; see :meth:`~sympgp.energies.KANFunction.symbols`.
@@ -77,14 +83,25 @@ class SpecialForms:
         Args:
             names: functions to try, simplest first; all when None.
             enough: R^2 at which the simplest function is taken.
+            threshold: leave out edges of less importance than this, such as those that a
+                ``sparsity`` has made nearly constant; nodes are then numbered without those that
+                nothing is left of, see :meth:`~sympgp.energies.KANFunction.pruned`.
 
         Raises:
             TypeError: the energy has no such network.
-            ValueError: a name of no function.
+            ValueError: a name of no function; a threshold that is no finite number of at least 0
+                or leaves no edge.
         """
+        if not (is_number(threshold) and threshold >= 0):
+            raise ValueError(
+                f"threshold: expected a finite number of at least 0, got {threshold!r}"
+            )
         function, states, weights = splines(self)
+        w = weights[0]
+        if threshold:
+            function, w = function.pruned(states, w, threshold)
         given = {} if names is None else {"names": tuple(names)}
-        return function.symbols(states, weights[0], enough=enough, **given)
+        return function.symbols(states, w, enough=enough, **given)
 
 
 def momenta(posterior: Any, x: Any) -> Marginal:

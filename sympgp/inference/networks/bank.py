@@ -17,7 +17,7 @@ from sympgp.inference.networks.density import Density, PairDensity, WindowDensit
 from sympgp.inference.networks.descent import AHEAD, STILL_RISING, Unknowns
 from sympgp.inference.networks.linearisation import Point, residuals
 from sympgp.inference.networks.path_states import inflation_of, solver_error, window_states
-from sympgp.inference.networks.polish import affordable
+from sympgp.inference.networks.polish import affordable, affordable_part
 from sympgp.inference.networks.trajectories import Trained
 from sympgp.inference.pairs import PreparedPairs
 from sympgp.inference.start import Prepared
@@ -152,10 +152,10 @@ def corrected_noise(
     """
     noise, counts, noise_std = density.noise, density.counts, rows.noise_std(density.noise)
     used = torch.zeros_like(counts)
-    thin = density
-    if isinstance(density, PairDensity):
-        thin = replace(density, pairs=density.pairs.thinned(MOST_RATES))
-    if isinstance(density, PairDensity) or affordable(density):
+    thin = affordable_part(density)
+    if isinstance(thin, PairDensity):
+        thin = replace(thin, pairs=thin.pairs.thinned(MOST_RATES))
+    if isinstance(thin, PairDensity) or affordable(thin):
         start = None if rows.start is None else rows.start[0]
         used = residuals(thin, Point(rows.theta[0], noise_std[0], start)).used
     used = torch.minimum(used, MOST_USED * counts)

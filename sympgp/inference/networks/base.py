@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
@@ -15,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sympgp.energies import Basis, Hyperparameters, initial_weights
+from sympgp.energies import Hyperparameters, costs, initial_weights
 from sympgp.energies.arguments import is_number
 from sympgp.fields import HamiltonianField
 from sympgp.inference.base import InferenceEngine, Report
@@ -23,8 +21,10 @@ from sympgp.inference.checkpoint import Checkpoint
 from sympgp.inference.networks.bank import Bank, found_from_pairs, found_from_trajectories
 from sympgp.inference.networks.density import PairDensity
 from sympgp.inference.networks.descent import Descent, Perturbation, Schedule, Unknowns, descend
+from sympgp.inference.networks.digest import digest
 from sympgp.inference.networks.placed import trained_at_places
 from sympgp.inference.networks.polish import FIRST, affordable, polished_rows
+from sympgp.inference.networks.sparse import sparsified
 from sympgp.inference.networks.trajectories import Growth, Trained, typical_size
 from sympgp.inference.pairs import PreparedPairs, check_state_noise, prepare_pairs, untold_noise
 from sympgp.inference.start import Prepared, prepare
@@ -76,7 +76,9 @@ class NetworkEngine(InferenceEngine):
     Args:
         num_steps: steps of Adam on pairs, or on the rates of trajectories; windows take a tenth
             as many each. Where Gauss-Newton steps follow, Adam takes a fifth of them, and none on
-            windows.
+            windows. Where edges of an energy have a ``sparsity``, all this is without it; then up
+            to 200 Gauss-Newton steps on pairs, or 40 on windows, or half as many of Adam go on
+            with it.
         learning_rate: of the weights at the start; it falls to zero along a cosine.
         batch_size: pairs a step, chosen at random; 250 when None, or all where there are fewer.
         window: length of the longest windows in user time; as long as the data tolerate when None.
@@ -117,6 +119,11 @@ class NetworkEngine(InferenceEngine):
     def takes_state_noise(self) -> bool:
         """Whether the states of pairs may have noise."""
         return False
+
+    @property
+    def takes_sparsity(self) -> bool:
+        """Whether edges of Kolmogorov-Arnold energies may cost something."""
+        return True
 
     def perturbed(self, field: HamiltonianField) -> Perturbation | None:
         """What training looks at in place of the weights; these themselves when None."""
@@ -165,6 +172,7 @@ class NetworkEngine(InferenceEngine):
             self.perturbed(field),
         )
         trained = growth.train(self._beginning(field, seed))
+        trained = self._sparse(trained, context)
         bank = self.infer(trained, context)
         return found_from_trajectories(
             type(self).__name__, bank, prepared, model, data, began, seed, context.hyperparameters
@@ -194,7 +202,7 @@ class NetworkEngine(InferenceEngine):
         density = PairDensity(prepared.pairs, field, prepared.noise)
         size = typical_size(prepared.pairs)
         begin = Unknowns.at(self._beginning(field, seed), density.noise, size, None)
-        trained = self._trained(context, density, begin)
+        trained = self._sparse(self._trained(context, density, begin), context)
         if prepared.state_std is not None:
             train = partial(self._trained, context)
             whole = self._schedule()
@@ -240,6 +248,14 @@ class NetworkEngine(InferenceEngine):
         )
         return Trained(density, found, schedule.num_steps + ends.steps, ends=ends)
 
+    def _sparse(self, trained: Trained, context: Context) -> Trained:
+        """Trained on with edges that cost something, where they do."""
+        if not context.model.energy.sparse:
+            return trained
+        perturbed = self.perturbed(trained.density.field)
+        checkpoint, report = context.checkpoint, context.report
+        return sparsified(trained, self._schedule(), context.seed, perturbed, checkpoint, report)
+
     def _schedule(self) -> Schedule:
         size = PAIRS_A_STEP if self.batch_size is None else self.batch_size
         return Schedule(self.num_steps, self.learning_rate, size)
@@ -266,27 +282,10 @@ class NetworkEngine(InferenceEngine):
         priors = scaled.energy.hyperpriors(prepared.scaling.spread)
         hyper = {name: prior.median for name, prior in priors.items()}
         law = (given.dissipation, given.inputs, given.noise, given.interpolation, str(given.dtype))
-        about = (replace(self, checkpoint=None), seed, *law)
-        mark = digest(data, about, scaled.energy.basis(hyper))
+        about: tuple[object, ...] = (replace(self, checkpoint=None), seed, *law)
+        basis = scaled.energy.basis(hyper)
+        if scaled.energy.sparse:
+            about = (*about, *costs(basis))
+        mark = digest(data, about, basis)
         checkpoint = Checkpoint(self.checkpoint, mark)
         return Context(scaled, hyper, prepared.scaling.spread, seed, checkpoint, report)
-
-
-def digest(data: Trajectories | StateDerivatives, settings: Sequence[object], basis: Basis) -> str:
-    """What a checkpoint belongs to: data, settings that print what they are, and the energy.
-
-    The energy is known by its slope at one state and one set of weights, and by its prior.
-    """
-    found = hashlib.sha256(repr(settings).encode())
-    parts = [basis.prior_variance]
-    if isinstance(data, StateDerivatives):
-        parts += [data.states, data.derivatives]
-        parts += [] if data.state_noise is None else [data.state_noise]
-    else:
-        parts += [*data.times, *data.states, *(data.inputs or ())]
-        parts += [known for known in (data.covariates, data.context) if known is not None]
-    w = initial_weights(basis, 1, torch.Generator().manual_seed(0))
-    z = w.new_ones(1, 1, data.state_dim)
-    for values in (*parts, basis.gradient_map(w)(z)):
-        found.update(values.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()

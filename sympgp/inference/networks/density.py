@@ -9,11 +9,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sympgp.energies import edge_penalty
 from sympgp.fields import HamiltonianField, as_points
 from sympgp.inference.pairs import Pairs
 from sympgp.inference.rate_noise import log_density_of_rates
 from sympgp.noise import ScaledNoise, log_density
-from sympgp.shooting.density import JointDensity
+from sympgp.shooting.density import JointDensity, Paths
 from sympgp.shooting.priors import prior_terms
 
 
@@ -22,15 +23,18 @@ class Density(ABC):
 
     The terms are those of :class:`~sympgp.shooting.density.JointDensity`: "likelihood" (and
     "continuity") of the data, "weights", "dissipation", "noise" (and "initial_states") of the
-    priors. With ``chosen`` items (pairs or windows) the former count for all.
+    priors, and "sparsity" where edges cost something. With ``chosen`` items (pairs or windows)
+    those of the data count for all.
 
     Attributes:
         field: the field at fixed hyperparameters.
         noise: the law of the noise.
+        penalised: whether edges cost what their energy says.
     """
 
     field: HamiltonianField
     noise: ScaledNoise
+    penalised: bool
 
     @property
     @abstractmethod
@@ -65,12 +69,14 @@ class PairDensity(Density):
         field: the field at fixed hyperparameters.
         noise: law of the rates' noise.
         inputs: (N, m) at the states; None without inputs.
+        penalised: whether edges cost what their energy says.
     """
 
     pairs: Pairs
     field: HamiltonianField
     noise: ScaledNoise
     inputs: Float[Tensor, "points inputs"] | None = None
+    penalised: bool = False
 
     @property
     def counts(self) -> Float[Tensor, " dim"]:
@@ -103,7 +109,8 @@ class PairDensity(Density):
         else:
             density = log_density_of_rates(rest, noise_std, own, observed)
         known = {"likelihood": (density * observed).sum((1, 2)) / share}
-        return known | prior_terms(self.field, self.noise, theta, noise_std)
+        known |= prior_terms(self.field, self.noise, theta, noise_std)
+        return known | sparsity(self, theta)
 
 
 @dataclass(frozen=True)
@@ -112,9 +119,11 @@ class WindowDensity(Density):
 
     Attributes:
         joint: the density.
+        penalised: whether edges cost what their energy says.
     """
 
     joint: JointDensity
+    penalised: bool = False
 
     @property
     def field(self) -> HamiltonianField:  # type: ignore[override]
@@ -143,15 +152,27 @@ class WindowDensity(Density):
         noise_std: Float[Tensor, "draws dim"],
         start: Float[Tensor, "draws windows dim"] | None,
         chosen: Int[Tensor, " chosen"] | None = None,
+        known: Paths | None = None,
     ) -> dict[str, Float[Tensor, " draws"]]:
-        """See :class:`Density`.
+        """See :class:`Density`; the paths need not be followed again where they are known.
 
         Raises:
             ValueError: there are no states.
         """
         if start is None:
             raise ValueError("start: expected window states, got None")
-        return self.joint.terms(theta, noise_std, start, chosen)
+        return self.joint.terms(theta, noise_std, start, chosen, known) | sparsity(self, theta)
+
+
+def sparsity(
+    density: Density, theta: Float[Tensor, "draws params"]
+) -> dict[str, Float[Tensor, " draws"]]:
+    """What edges of a Kolmogorov-Arnold energy cost, by its name, where they cost something."""
+    if not density.penalised:
+        return {}
+    basis = density.field.basis
+    found = edge_penalty(basis, theta[:, : basis.num_weights])
+    return {} if found is None else {"sparsity": -found}
 
 
 def spread_states(density: Density, most: int) -> Float[Tensor, "places width"]:

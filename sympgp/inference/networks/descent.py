@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from sympgp.compiled import Compiled, repays_steps
 from sympgp.inference.checkpoint import Checkpoint, State
 from sympgp.inference.networks.density import Density
 from sympgp.noise import ScaledNoise
@@ -118,6 +119,15 @@ class Descent:
         self.size = max(1.0, float(density.counts.sum()))
         self.late: Tensor | None = None
         self.mark = min(math.ceil(LATE * schedule.num_steps), schedule.num_steps - 1)
+        self._slopes: Callable[..., Tensor] = self._slope
+        if self._repays():
+            self._slopes = Compiled(lambda *given: self._slope(*given), traced=True)
+
+    def _repays(self) -> bool:
+        """Whether steps are compiled: those on pairs, of some 150 operations, not at random."""
+        if self.begin.start is not None or self.perturbed is not None:
+            return False
+        return repays_steps(self.schedule.num_steps, self.begin.theta.device)
 
     @property
     def done(self) -> bool:
@@ -189,20 +199,36 @@ class Descent:
 
     def _step(self) -> Tensor:
         """One step; the mean of the objective over the rows that could take it, NaN without any."""
-        leaves = [value.requires_grad_(True) for value in self.values]
-        own = self.unknowns(leaves)
-        theta = own.theta if self.perturbed is None else self.perturbed(own.theta, self.generator)
-        noise_std = own.noise_std(self.density.noise)
-        terms = self.density.terms(theta, noise_std, own.start, self._batch())
-        value = torch.stack(list(terms.values())).sum(0)
-        alive = value.detach().isfinite()
-        loss = -torch.where(alive, value, 0.0).sum() / self.size
-        gradients = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
-        self.values = [value.detach() for value in self.values]
-        for gradient in gradients:
-            alive = alive & gradient.flatten(1).isfinite().all(1)
-        self._move(list(gradients), alive)
-        return -torch.where(alive, value.detach(), 0.0).sum() / alive.sum()
+        chosen = self._batch()
+        found = self._slopes(*self.values, *(() if chosen is None else (chosen,)))
+        value, *flat = found.split([1, *(part[0].numel() for part in self.values)], 1)
+        value, alive = value.squeeze(1), value.squeeze(1).isfinite()
+        gradients = []
+        for gradient, like in zip(flat, self.values, strict=True):
+            alive = alive & gradient.isfinite().all(1)
+            gradients.append(gradient.reshape(like.shape))
+        self._move(gradients, alive)
+        return -torch.where(alive, value, 0.0).sum() / alive.sum()
+
+    def _slope(self, *given: Tensor) -> Float[Tensor, "rows numbers"]:
+        """The density of every row and its gradient, side by side, as a function of tensors.
+
+        Args:
+            given: the values, and the items of this step where these are chosen.
+        """
+        with torch.enable_grad():
+            leaves = [part.detach().requires_grad_(True) for part in given[: len(self.values)]]
+            own = self.unknowns(leaves)
+            theta = own.theta
+            if self.perturbed is not None:
+                theta = self.perturbed(theta, self.generator)
+            noise_std = own.noise_std(self.density.noise)
+            chosen = given[-1] if len(given) > len(leaves) else None
+            terms = self.density.terms(theta, noise_std, own.start, chosen)
+            value = torch.stack(list(terms.values())).sum(0)
+            loss = -torch.where(value.detach().isfinite(), value, 0.0).sum() / self.size
+            slopes = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
+        return torch.cat([value.detach().unsqueeze(1), *(own.flatten(1) for own in slopes)], 1)
 
     def _move(self, gradients: list[Tensor], alive: Tensor) -> None:
         """One step of Adam, in the rows that can take it."""

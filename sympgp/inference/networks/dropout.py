@@ -14,6 +14,7 @@ from sympgp.inference.networks.bank import Bank, trained_bank
 from sympgp.inference.networks.base import Context, NetworkEngine
 from sympgp.inference.networks.descent import Perturbation
 from sympgp.inference.networks.linearisation import Point, dissipation_draws
+from sympgp.inference.networks.polish import affordable_part
 from sympgp.inference.networks.trajectories import Trained
 
 DRAWS = 200
@@ -71,7 +72,7 @@ class MCDropout(NetworkEngine):
         factors = self._factors(field, num, generator)
         start = None if known.start is None else known.start[0]
         at = Point(known.theta[0], known.noise_std[0], start)
-        rho = dissipation_draws(known.density, at, num, generator)
+        rho = dissipation_draws(affordable_part(known.density), at, num, generator)
         w, _ = field.split(known.theta[0] * factors)
         return Bank(
             known.density,

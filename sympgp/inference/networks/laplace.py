@@ -77,6 +77,11 @@ class Laplace(NetworkEngine):
         """They may."""
         return True
 
+    @property
+    def takes_sparsity(self) -> bool:
+        """A density with a kink at the weights is no Gaussian about them."""
+        return False
+
     def run(
         self, model: HamiltonianModel, data: Trajectories, seed: int, report: Report
     ) -> Posterior:

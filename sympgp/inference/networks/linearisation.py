@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sympgp.energies import penalty_rows
 from sympgp.fields import HamiltonianField
 from sympgp.inference.linear_model import Rows
 from sympgp.inference.networks.density import Density, PairDensity, WindowDensity
@@ -17,7 +18,7 @@ from sympgp.inference.networks.linear_gaussian import LinearGaussian
 from sympgp.inference.rate_noise import RateNoise
 from sympgp.noise import ScaledNoise
 from sympgp.posterior.truncated import truncated_quantile
-from sympgp.shooting.density import JointDensity
+from sympgp.shooting.density import JointDensity, Paths
 from sympgp.shooting.sensitivities import (
     INITIAL_VARIANCE,
     Drive,
@@ -38,11 +39,13 @@ class Point(NamedTuple):
         theta: (P + K,).
         noise_std: (D,).
         start: (W, D) window states; None of pairs.
+        paths: of the only draw through all windows, where they have been followed already.
     """
 
     theta: Float[Tensor, " params"]
     noise_std: Float[Tensor, " dim"]
     start: Float[Tensor, "windows dim"] | None
+    paths: Paths | None = None
 
 
 class Residuals(NamedTuple):
@@ -60,28 +63,60 @@ class Residuals(NamedTuple):
 def with_field(density: Density, field: HamiltonianField) -> Density:
     """The same data under another field."""
     if isinstance(density, WindowDensity):
-        return WindowDensity(replace(density.joint, field=field))
+        return replace(density, joint=replace(density.joint, field=field))
     if isinstance(density, PairDensity):
         return replace(density, field=field)
     raise TypeError(f"density: expected pairs or windows, got {type(density).__name__}")
 
 
+def followed(density: Density, at: Point) -> Point:
+    """With its paths, which the density and the linear model both need."""
+    if at.start is None or not isinstance(density, WindowDensity):
+        return at
+    with torch.no_grad():
+        return at._replace(paths=density.joint.paths(at.theta.unsqueeze(0), at.start.unsqueeze(0)))
+
+
 def log_prob(density: Density, at: Point) -> float:
     """The joint log density; minus infinity where the numbers fail."""
     start = None if at.start is None else at.start.unsqueeze(0)
+    theta, noise_std = at.theta.unsqueeze(0), at.noise_std.unsqueeze(0)
     with torch.no_grad():
-        terms = density.terms(at.theta.unsqueeze(0), at.noise_std.unsqueeze(0), start)
+        if isinstance(density, WindowDensity):
+            terms = density.terms(theta, noise_std, start, known=at.paths)
+        else:
+            terms = density.terms(theta, noise_std, start)
     value = float(sum(float(term[0]) for term in terms.values()))
     return -math.inf if math.isnan(value) else value
 
 
 def linear_about(density: Density, at: Point) -> LinearGaussian:
-    """The model that is linear about a point, in theta and in deviations of the window states."""
+    """The model that is linear about a point, in theta and in deviations of the window states.
+
+    Rows of the data come first; last those of edges that cost something.
+    """
     if isinstance(density, PairDensity):
-        return _of_pairs(density, at)
+        return _with_penalty(density, at, _of_pairs(density, at))
     if isinstance(density, WindowDensity):
-        return _of_windows(density.joint, at)
+        return _with_penalty(density, at, _of_windows(density.joint, at))
     raise TypeError(f"density: expected pairs or windows, got {type(density).__name__}")
+
+
+def _with_penalty(density: Density, at: Point, linear: LinearGaussian) -> LinearGaussian:
+    """With the parabola that touches the penalty of edges at this point, where there is one."""
+    basis, theta = density.field.basis, at.theta
+    found = penalty_rows(basis, theta[: basis.num_weights]) if density.penalised else None
+    if found is None:
+        return linear
+    own, target = found
+    rows = own.new_zeros(len(own), len(theta))
+    rows[:, : basis.num_weights] = own
+    return replace(
+        linear,
+        rows=torch.cat([linear.rows, rows]),
+        lever=torch.cat([linear.lever, own.new_zeros(len(own), linear.lever.shape[1])]),
+        target=torch.cat([linear.target, target]),
+    )
 
 
 def _of_pairs(density: PairDensity, at: Point) -> LinearGaussian:
@@ -99,7 +134,10 @@ def _of_windows(joint: JointDensity, at: Point) -> LinearGaussian:
     if at.start is None:
         raise ValueError("start: expected window states, got None")
     field, nodes, windows, theta = joint.field, joint.nodes, joint.windows, at.theta
-    path, end = nominal_path(field.bind(theta), at.start, nodes, windows, joint.step)
+    if at.paths is not None and bool(at.paths[2]):
+        path, end = at.paths[0][0], at.paths[1][0]
+    else:
+        path, end = nominal_path(field.bind(theta), at.start, nodes, windows, joint.step)
     shape, index = path.shape, windows.nodes.reshape(-1)
     drive = Drive.over(nodes, index)
     flat = path.reshape(-1, shape[-1])
@@ -151,6 +189,7 @@ def improved(density: Density, at: Point, steps: int = STEPS) -> Point:
     Dissipation that may not be negative stops at zero. A point without a linear model, since its
     numbers are not finite, is no step either.
     """
+    at = followed(density, at)
     value, known = log_prob(density, at), at
     for _ in range(steps):
         try:
@@ -162,6 +201,7 @@ def improved(density: Density, at: Point, steps: int = STEPS) -> Point:
         before, known = value, at
         for k in range(HALVINGS):
             ahead = _moved(density.field, at, 0.5**k, mean - at.theta, turn)
+            ahead = followed(density, ahead)
             value = log_prob(density, ahead)
             if value > before:
                 break
@@ -206,7 +246,8 @@ def residuals(density: Density, at: Point, linear: LinearGaussian | None = None)
         with torch.no_grad():
             off = pairs.rates - density.field.bind(at.theta)(0.0, pairs.z)
         law = RateNoise.of(pairs, at.noise_std)
-        return Residuals(*law.by_channel(off[pairs.observed], linear.used()))
+        used = linear.used()[: len(pairs.channel)]
+        return Residuals(*law.by_channel(off[pairs.observed], used))
     channel, noise_std = channels(density), at.noise_std
     rest = linear.target - linear.rows @ at.theta
     unit = density.noise.information if isinstance(density, WindowDensity) else 1.0

@@ -6,17 +6,18 @@ import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from sympgp.inference.base import Report
 from sympgp.inference.checkpoint import Checkpoint, State
-from sympgp.inference.networks.density import Density, spread_states
+from sympgp.inference.networks.density import Density, WindowDensity, spread_states
 from sympgp.inference.networks.descent import Unknowns
 from sympgp.inference.networks.linear_gaussian import LinearGaussian
 from sympgp.inference.networks.linearisation import Point
 from sympgp.inference.networks.polish import LARGEST_DAMPING, stepped
 from sympgp.inference.networks.randomized import RandomizedDensity
+from sympgp.shooting.density import Paths
 
 NAME = "perturbed data"
 """Of this stage, in reports and in the checkpoint."""
@@ -82,7 +83,7 @@ class _Search:
     def __init__(self, density: RandomizedDensity, begin: Unknowns) -> None:
         self.density, self.own, count = density, begin, len(begin.theta)
         self.noise_std = density.noise_std
-        self.value = self._log_prob(begin)
+        self.value, self.paths = self._log_prob(begin)
         exact = density.field.basis.linear
         self.damping = [EXACT_DAMPING if exact else FIRST_DAMPING] * count
         self.small, self.tries, self.steps = [0] * count, 0, 0
@@ -112,7 +113,7 @@ class _Search:
             ahead.theta[k] = math.nan if found is None else found.theta
             if ahead.start is not None and found is not None and found.start is not None:
                 ahead.start[k] = found.start
-        reached = self._log_prob(ahead)
+        reached, paths = self._log_prob(ahead)
         rises = (reached > self.value) & ~self.done
         rates = self._rates(ahead)
         self.proposed = _distance(rates, self.rates[-1]).nan_to_num(math.inf)
@@ -121,6 +122,9 @@ class _Search:
         start = self.own.start
         if start is not None and ahead.start is not None:
             start = torch.where(moved.unsqueeze(-1), ahead.start, start)
+        if self.paths is not None and paths is not None:
+            path, end, alive = (_chosen(rises, *two) for two in zip(paths, self.paths, strict=True))
+            self.paths = path, end, alive
         self.own = Unknowns(
             torch.where(moved, ahead.theta, self.own.theta), self.own.log_noise, start
         )
@@ -155,7 +159,11 @@ class _Search:
     def _point(self, k: int) -> Point:
         own = self.own
         start = None if own.start is None else own.start[k]
-        return Point(own.theta[k], self.noise_std[k], start)
+        paths = None
+        if self.paths is not None:
+            path, end, alive = (part[k : k + 1] for part in self.paths)
+            paths = path, end, alive
+        return Point(own.theta[k], self.noise_std[k], start, paths)
 
     def _rates(self, own: Unknowns) -> Float[Tensor, "rows places dim"]:
         with torch.no_grad():
@@ -163,11 +171,15 @@ class _Search:
             found: Tensor = self.density.field.bind(own.theta)(0.0, z)
         return found
 
-    def _log_prob(self, own: Unknowns) -> Float[Tensor, " rows"]:
+    def _log_prob(self, own: Unknowns) -> tuple[Float[Tensor, " rows"], Paths | None]:
+        """Densities, and the paths that were followed for them, which linear models need too."""
+        known, paths = self.density.known, None
         with torch.no_grad():
-            terms = self.density.terms(own.theta, self.noise_std, own.start)
+            if own.start is not None and isinstance(known, WindowDensity):
+                paths = known.joint.paths(own.theta, own.start)
+            terms = self.density.terms(own.theta, self.noise_std, own.start, known=paths)
         value = torch.stack(list(terms.values())).sum(0)
-        return value.masked_fill(value.isnan(), -torch.inf)
+        return value.masked_fill(value.isnan(), -torch.inf), paths
 
     def state(self) -> State:
         """All that a later process needs to go on."""
@@ -189,11 +201,21 @@ class _Search:
         like, start = self.own.theta, state["start"]
         start = None if start is None else start.to(like)
         self.own = Unknowns(state["theta"].to(like), self.own.log_noise, start)
-        self.value, self.done = self._log_prob(self.own), state["done"].to(like.device)
+        self.value, self.paths = self._log_prob(self.own)
+        self.done = state["done"].to(like.device)
         self.damping, self.small = list(state["damping"]), list(state["small"])
         self.tries, self.steps = state["tries"], state["steps"]
         self.rates = [rates.to(like) for rates in state["rates"]]
         self.proposed = state["proposed"].to(like)
+
+
+def _chosen(
+    rows: Bool[Tensor, " rows"],
+    own: Shaped[Tensor, "rows *rest"],
+    other: Shaped[Tensor, "rows *rest"],
+) -> Shaped[Tensor, "rows *rest"]:
+    """These rows of one tensor, all others of the other."""
+    return torch.where(rows.view(-1, *(1,) * (own.dim() - 1)), own, other)
 
 
 def _distance(

@@ -12,14 +12,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sympgp.energies import penalty_shapes
 from sympgp.inference.base import Report
 from sympgp.inference.checkpoint import Checkpoint
-from sympgp.inference.networks.density import Density, PairDensity
+from sympgp.inference.networks.density import Density, PairDensity, WindowDensity
 from sympgp.inference.networks.descent import Unknowns
 from sympgp.inference.networks.linear_gaussian import LinearGaussian
 from sympgp.inference.networks.linearisation import (
     Point,
     channels,
+    followed,
     linear_about,
     log_prob,
     residuals,
@@ -58,6 +60,7 @@ def polished_rows(
     most: int,
     checkpoint: Checkpoint,
     report: Report,
+    close: float | None = None,
 ) -> tuple[Unknowns, Ends]:
     """Row by row; a checkpoint knows those that are done.
 
@@ -70,6 +73,7 @@ def polished_rows(
         most: steps of each row.
         checkpoint: where ends are kept.
         report: called after each step.
+        close: see :func:`polish`.
     """
     found = []
     noise_std, count = begin.noise_std(density.noise), len(begin.theta)
@@ -80,11 +84,11 @@ def polished_rows(
             start = None if begin.start is None else begin.start[k]
             at = Point(begin.theta[k], noise_std[k], start)
             try:
-                end = polish(density, at, most, partial(report, own))
+                end = polish(density, at, most, partial(report, own), close)
             except torch.linalg.LinAlgError:
                 lost = at._replace(theta=torch.full_like(at.theta, math.nan))
                 end = Polished(lost, 0, False, torch.full_like(at.noise_std, math.nan))
-            values = {**end.at._asdict(), "used": end.used}
+            values = {**end.at._replace(paths=None)._asdict(), "used": end.used}
             known = {key: v.cpu() for key, v in values.items() if v is not None}
             known |= {"converged": end.converged, "steps": end.steps}
             checkpoint.keep(own, known, True)
@@ -104,9 +108,26 @@ def polished_rows(
 
 
 def affordable(density: Density) -> bool:
-    """Whether Jacobians of all data by all weights are small enough to work with."""
+    """Whether Jacobians by all weights, of data and of edges at their cost, are small enough."""
     rows, weights = float(density.counts.sum()), density.field.num_parameters
-    return rows * weights * min(rows, weights) <= AFFORDABLE
+    if density.penalised:
+        rows += sum(min(shape) for shape in penalty_shapes(density.field.basis))
+    products = rows * weights * min(rows, weights) + _products_of_edges(density)
+    return products <= AFFORDABLE
+
+
+def affordable_part(density: Density) -> Density:
+    """The density, without the cost of edges where their own Jacobians are too large."""
+    large = _products_of_edges(density) > AFFORDABLE
+    if large and isinstance(density, PairDensity | WindowDensity):
+        return replace(density, penalised=False)
+    return density
+
+
+def _products_of_edges(density: Density) -> float:
+    """``R P^2`` for R values of edges and P weights: their Jacobians are reduced to P rows."""
+    shapes = penalty_shapes(density.field.basis) if density.penalised else []
+    return float(sum(values * weights**2 for values, weights in shapes))
 
 
 @dataclass(frozen=True)
@@ -127,7 +148,11 @@ class Polished:
 
 
 def polish(
-    density: Density, at: Point, most: int, on_step: Callable[[float], None] | None = None
+    density: Density,
+    at: Point,
+    most: int,
+    on_step: Callable[[float], None] | None = None,
+    close: float | None = None,
 ) -> Polished:
     """Raise the joint density of one row in damped Gauss-Newton steps; the noise follows.
 
@@ -139,12 +164,15 @@ def polish(
         at: where to begin.
         most: steps.
         on_step: called with the negative log density after each step.
+        close: nats by which one of two steps has to raise the density to go on; ``CLOSE`` when
+            None.
 
     Raises:
         LinAlgError: the data have no linear model at the beginning.
     """
     damping, steps, small, converged = FIRST_DAMPING, 0, 0, False
-    now = _with_noise(density, at)
+    close = CLOSE if close is None else close
+    now = _with_noise(density, followed(density, at))
     value = log_prob(density, now.at)
     while steps < most and not converged:
         found = None
@@ -159,7 +187,7 @@ def polish(
         if on_step is not None:
             on_step(-reached)
         moved = float((now.at.noise_std / before).log().abs().max())
-        small = small + 1 if reached - value < CLOSE and moved < SETTLED else 0
+        small = small + 1 if reached - value < close and moved < SETTLED else 0
         value, converged = log_prob(density, now.at), small > 1
     return Polished(now.at, steps, converged, now.used)
 
@@ -177,7 +205,7 @@ def _raised(
 ) -> tuple[_Stage, float] | None:
     """A step and the density that it leads to; None where that is lower or cannot be had."""
     try:
-        ahead = stepped(density, now.linear, now.at, damping)
+        ahead = followed(density, stepped(density, now.linear, now.at, damping))
         reached = log_prob(density, ahead)
         return (_with_noise(density, ahead), reached) if reached > value else None
     except torch.linalg.LinAlgError:

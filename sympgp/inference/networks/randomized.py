@@ -19,12 +19,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sympgp.fields import HamiltonianField, as_points
-from sympgp.inference.networks.density import Density, PairDensity, WindowDensity
+from sympgp.inference.networks.density import Density, PairDensity, WindowDensity, sparsity
 from sympgp.inference.networks.linear_gaussian import LinearGaussian
 from sympgp.inference.networks.linearisation import Point, linear_about
 from sympgp.inference.rate_noise import log_density_of_rates
 from sympgp.noise import ScaledNoise, log_density
 from sympgp.posterior.component import normal
+from sympgp.shooting.density import Paths
 from sympgp.shooting.priors import normal_log_density, prior_terms
 from sympgp.shooting.sensitivities import INITIAL_VARIANCE
 
@@ -78,6 +79,11 @@ class RandomizedDensity(Density):
         return self.known.noise
 
     @property
+    def penalised(self) -> bool:  # type: ignore[override]
+        """Whether edges cost what their energy says."""
+        return self.known.penalised
+
+    @property
     def counts(self) -> Float[Tensor, " dim"]:
         """Observations of each channel."""
         return self.known.counts
@@ -98,19 +104,25 @@ class RandomizedDensity(Density):
         noise_std: Float[Tensor, "draws dim"],
         start: Float[Tensor, "draws windows dim"] | None = None,
         chosen: Int[Tensor, " chosen"] | None = None,
+        known: Paths | None = None,
     ) -> dict[str, Float[Tensor, " draws"]]:
         """See :class:`Density`; the noise is that of the rows, whatever is given.
+
+        Paths of trajectories need not be followed again where they are known.
 
         Raises:
             ValueError: there are no states; chosen windows.
         """
-        found = self._of_pairs(theta, chosen) if start is None else self._of_windows(theta, start)
+        if start is None:
+            found = self._of_pairs(theta, chosen)
+        else:
+            found = self._of_windows(theta, start, known)
         if start is not None and chosen is not None:
             raise ValueError("chosen: expected all windows of perturbed data, got some")
         prior = prior_terms(self.field, self.noise, theta - self.centre, self.noise_std)
         _, rho = self.field.split(theta - self.centre)
         prior["dissipation"] = normal_log_density(rho, self.field.dissipation.prior_stddev**2)
-        return found | prior
+        return found | prior | sparsity(self, theta)
 
     def _of_pairs(self, theta: Tensor, chosen: Tensor | None) -> dict[str, Tensor]:
         known = self.known
@@ -131,11 +143,11 @@ class RandomizedDensity(Density):
             density = log_density_of_rates(rest, self.noise_std, own, observed, data)
         return {"likelihood": (density * observed).sum((1, 2)) / share}
 
-    def _of_windows(self, theta: Tensor, start: Tensor) -> dict[str, Tensor]:
+    def _of_windows(self, theta: Tensor, start: Tensor, known: Paths | None) -> dict[str, Tensor]:
         if not isinstance(self.known, WindowDensity):
             raise TypeError(f"known: expected windows, got {type(self.known).__name__}")
         joint = self.known.joint
-        path, end, alive = joint.paths(theta, start)
+        path, end, alive = joint.paths(theta, start) if known is None else known
         index, std = joint.windows.nodes, self.noise_std[:, None, None]
         rest = (path - joint.nodes.values[index]) / std - self._scaled()[:, index]
         density = log_density(rest, torch.ones_like(rest), self.noise.dof)
@@ -172,7 +184,9 @@ class RandomizedDensity(Density):
             moved = self.data[0][index][joint.nodes.mask[index]]
             parts = (moved, self.jumps[0].flatten(), self.first[0].flatten())
             moved = torch.cat(parts)
-        return replace(found, target=found.target + moved)
+        target = found.target.clone()
+        target[: len(moved)] += moved  # what edges cost is as it was
+        return replace(found, target=target)
 
 
 def _standard(values: Float[Tensor, "rows items dim"]) -> Float[Tensor, " rows"]:

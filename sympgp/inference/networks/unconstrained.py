@@ -13,6 +13,7 @@ from sympgp.inference.networks.density import Density
 from sympgp.inference.networks.descent import Unknowns
 from sympgp.inference.networks.linear_gaussian import LinearGaussian
 from sympgp.inference.networks.linearisation import Point, linear_about
+from sympgp.inference.networks.polish import affordable_part
 
 BEND = 0.1
 """Friction that may not be negative is ``s softplus(x / s)``, with ``s`` this share of its prior
@@ -82,11 +83,11 @@ class Unconstrained:
         return value.masked_fill(value.isnan(), -torch.inf)
 
     def linear(self, x: Float[Tensor, " unknowns"]) -> LinearGaussian:
-        """The model that is linear about a vector."""
+        """The model that is linear about a vector; without edges whose cost is too large for it."""
         own, _ = self.unpacked(x.unsqueeze(0))
         start = None if own.start is None else own.start[0]
         noise_std = self.density.noise.levels(own.log_noise)[0]
-        return linear_about(self.density, Point(own.theta[0], noise_std, start))
+        return linear_about(affordable_part(self.density), Point(own.theta[0], noise_std, start))
 
     def precision(self, x: Float[Tensor, " unknowns"]) -> Float[Tensor, "unknowns unknowns"]:
         """Gauss-Newton precision about a vector; of the noise by itself."""
