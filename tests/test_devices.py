@@ -2,10 +2,13 @@
 
 ``FakeTensorMode`` follows shapes and devices without computing, and refuses operations between
 devices. What depends on values (numbers of steps, masks) is taken from a real run on the CPU
-before: both runs make the same operations in the same order.
+before: both runs ask for them in the same places.
 """
 
 import copy
+import os
+import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
@@ -22,12 +25,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sympgp import (
     HNN,
     MAP,
+    SGHMC,
     SSGP,
+    DeepEnsemble,
     DerivativeRegression,
     ExactGP,
     Friction,
     GaussNewton,
+    Laplace,
+    MCDropout,
+    MeanFieldVI,
+    NeuralODE,
     StateDerivatives,
+    StochasticVI,
     Trajectories,
     fit,
 )
@@ -66,34 +76,44 @@ def by_mask(function, arguments) -> bool:
     return any(i is not None and i.dtype == torch.bool for i in arguments[1])
 
 
+def line_of_code() -> tuple[str, int]:
+    """The innermost line of the package that is running, of the tests where there is none."""
+    frame, own = sys._getframe(2), (__file__, 0)
+    while frame is not None:
+        if f"{os.sep}sympgp{os.sep}" in frame.f_code.co_filename:
+            return frame.f_code.co_filename, frame.f_lineno
+        frame = frame.f_back
+    return own
+
+
 class Recorder(TorchDispatchMode):
-    """Keep what depends on values."""
+    """Keep what depends on values, by the line that asks: what is asked may hang on the device."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.results: list[Any] = []
+        self.results: dict[Any, list[Any]] = defaultdict(list)
         self.arrays: list[Any] = []
 
     def __torch_dispatch__(self, function, types, arguments=(), options=None):
         result = function(*arguments, **(options or {}))
         if function in READ or function in SIZED or by_mask(function, arguments):
-            self.results.append(result)
+            self.results[function, line_of_code()].append(result)
         return result
 
 
 class Replayer(TorchDispatchMode):
     """Give back what was kept, as tensors on the device of the arguments."""
 
-    def __init__(self, results: list[Any]) -> None:
+    def __init__(self, results: dict[Any, list[Any]]) -> None:
         super().__init__()
-        self.results = iter(results)
+        self.results = {key: iter(kept) for key, kept in results.items()}
 
     def __torch_dispatch__(self, function, types, arguments=(), options=None):
         if function in READ:
-            return next(self.results)
+            return next(self.results[function, line_of_code()])
         if function in SIZED or by_mask(function, arguments):
             device = arguments[0].device
-            kept = next(self.results)
+            kept = next(self.results[function, line_of_code()])
             if isinstance(kept, Tensor):
                 return torch.empty(kept.shape, dtype=kept.dtype, device=device)
             return tuple(torch.empty(k.shape, dtype=k.dtype, device=device) for k in kept)
@@ -422,8 +442,13 @@ def paths() -> Trajectories:
     return Pendulum(friction=0.1).simulate(2, rate=4, duration=2, noise_std=0.03)
 
 
+def few_points() -> Trajectories:
+    return Pendulum(friction=0.1).simulate(2, rate=3, duration=1, noise_std=0.03)
+
+
 SPECTRUM = SSGP(num_features=4, dissipation=Friction())
-NETWORK = HNN(1, (3, 3))
+NETWORK, TINY = HNN(1, (3, 3)), HNN(1, (2, 2))
+FEW_CHAINS = SGHMC(num_chains=2, num_samples=2, num_warmup=2, thinning=1, num_steps=2)
 SHORT = GaussNewton(num_components=1, hyperparameter_rounds=1, max_iterations=2)
 
 
@@ -434,8 +459,16 @@ SHORT = GaussNewton(num_components=1, hyperparameter_rounds=1, max_iterations=2)
         (SPECTRUM, pairs, ExactGP()),
         (SPECTRUM, pairs, DerivativeRegression()),
         (SPECTRUM, paths, SHORT),
+        (SPECTRUM, few_points, StochasticVI(num_steps=2, warm_start=SHORT)),
+        (TINY, few_points, MAP(num_steps=3)),
+        (TINY, few_points, DeepEnsemble(num_members=2, num_steps=3)),
+        (TINY, few_points, MeanFieldVI(num_steps=2, num_vi_steps=2, num_draws=3)),
+        (TINY, few_points, MCDropout(num_steps=2, num_draws=3)),
+        (TINY, few_points, FEW_CHAINS),
+        (TINY, few_points, Laplace(num_steps=3, num_draws=3)),
+        (NeuralODE(1, (2, 2)), few_points, MAP(num_steps=3)),
     ],
-    ids=["MAP", "exact", "regression", "Gauss-Newton"],
+    ids=lambda value: type(value).__name__,
 )
 @pytest.mark.slow
 def test_whole_fits(model, data, engine):

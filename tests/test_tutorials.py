@@ -19,7 +19,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "driven_pendulum": {"NUM_FEATURES": 20, "NUM_DRAWS": 40, "NUM_TORQUES": 3},
     "networks": {
         **{"NUM_FEATURES": 20, "HIDDEN": (8, 8), "NUM_STEPS": 150, "NUM_MEMBERS": 3},
-        **{"NUM_DRAWS": 20, "NUM_STARTS": 5, "DURATION": 5.0},
+        **{"NUM_DRAWS": 20, "NUM_STARTS": 5, "DURATION": 4.0, "LONG": 40.0},
     },
 }
 

@@ -29,6 +29,7 @@ NUM_MEMBERS = 10  # of the ensemble
 NUM_DRAWS = 100  # possible systems in every forecast
 NUM_STARTS = 10  # trajectories to predict
 DURATION = 8.0  # of the trajectories
+LONG = 100.0  # over which energy drifts
 
 # %%
 from pathlib import Path
@@ -161,7 +162,7 @@ save(panels, "bands")
 # A neural ODE learns rates without knowing of any energy. Over a short time that makes little difference; over a hundred seconds every small error in the direction of the energy adds up. A Hamiltonian network may be wrong about $H$, but it keeps what it takes for $H$.
 
 # %%
-long = torch.linspace(0.0, 100.0, 201, dtype=torch.float64)
+long = torch.linspace(0.0, LONG, int(2 * LONG) + 1, dtype=torch.float64)
 figure, panel = plt.subplots(figsize=(6.6, 3.6), layout="constrained")
 drift = {}
 for name in ("SSGP", "HNN, ensemble", "neural ODE, ensemble"):
