@@ -6,12 +6,14 @@ import dataclasses
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 
 import sympgp as sg
 from sympgp.distributed import RankError, Ranks, initialize, leave
-from sympgp.inference import prior_start, subset
+from sympgp.inference import prior_start, smoothing, subset
 from sympgp.inference.base import InferenceEngine, Report
 from sympgp.inference.smoothing import SmoothedPath, smooth
 from sympgp.phase_space import CanonicalScaling
@@ -185,6 +187,16 @@ def errors(ranks: Ranks, folder: Path, data: Trajectories) -> dict[str, str]:
         if not ranks.first:
             raise OSError("no such disk")
 
+    def breaks(*_: Any) -> Any:
+        raise torch.linalg.LinAlgError("no such matrix")
+
+    def fits_broken() -> None:
+        """Channels are smoothed by ranks in turn; those of the second one break down."""
+        with pytest.MonkeyPatch.context() as patch:
+            if not ranks.first:
+                patch.setattr(smoothing, "_fit_channel", breaks)
+            sg.fit(model, data, progress=False)
+
     model = sg.SSGP(**MODEL)
     broken = TrajectoryFile(folder / "broken.nc")
     engine = sg.GaussNewton(max_iterations=20 + ranks.rank)
@@ -197,13 +209,14 @@ def errors(ranks: Ranks, folder: Path, data: Trajectories) -> dict[str, str]:
         "other model": lambda: sg.fit(sg.SSGP(1, 10 + ranks.rank), data, progress=False),
         "other engine": lambda: sg.fit(model, data, inference=engine, progress=False),
         "other seed": lambda: sg.fit(model, data, seed=ranks.rank, progress=False),
+        "numbers": fits_broken,
     }
     said = {}
     for name, task in tasks.items():
         try:
             task()
-        except RankError as error:
-            said[name] = str(error)
+        except (RankError, FloatingPointError) as error:
+            said[name] = f"{type(error).__name__}: {error}" if name == "numbers" else str(error)
     return said
 
 

@@ -116,6 +116,7 @@ def test_an_error_on_one_rank_is_one_on_all_and_names_it(folder):
     assert "at least one trajectory for each of 2 processes, got 1" in first["all"]
     for name, argument in {"model": "model", "engine": "inference", "seed": "seed"}.items():
         assert first[f"other {name}"].startswith(f"{argument}: expected the same on every rank")
+    assert first["numbers"].startswith("FloatingPointError: the fit broke down numerically (rank 1")
     one, two = (found["full disk"] for found in loaded(folder, "fits"))
     assert one == two and one.startswith("rank 0: ")
 
